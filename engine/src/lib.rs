@@ -1,0 +1,1 @@
+//! Strongroom: a content-defined-deduplicating, encrypted backup engine.
