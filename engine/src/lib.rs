@@ -1,1 +1,4 @@
 //! Strongroom: a content-defined-deduplicating, encrypted backup engine.
+
+pub mod error;
+pub mod format;

@@ -1,0 +1,3 @@
+//! Bytes ↔ values, as `docs/format.md` says. No I/O, no clock, no randomness of its own.
+
+pub mod id;
