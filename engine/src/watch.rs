@@ -10,6 +10,10 @@ pub enum Counter {
     EntriesFound,
     /// Bytes of files met by the walk or planned by a restore (grows while work goes on).
     BytesFound,
+    Files,
+    Dirs,
+    /// Symlinks, fifos, sockets, devices.
+    Others,
     FilesNew,
     FilesChanged,
     FilesUnchanged,
@@ -27,6 +31,8 @@ pub enum Counter {
     BytesStored,
     PacksDone,
     PacksFound,
+    Unread,
+    Inconsistent,
     Problems,
 }
 

@@ -1,0 +1,84 @@
+//! Chunk → id → known? What is known costs a hash and a look-up; what is new is copied, because the source may change
+//! underneath, and goes on to be encoded.
+
+use crate::backup::work::Worker;
+use crate::error::Result;
+use crate::format::id::ChunkId;
+use crate::format::seal::Recipient;
+use crate::repo::lookup::Claim;
+use crate::watch::Counter;
+
+/// Chunks below this share a frame with others.
+pub const BUNDLE_BELOW_BYTES: usize = 256 << 10;
+
+impl Worker<'_> {
+    /// Makes sure that a chunk is stored, and gives its id. `bytes` may be a map whose file changes: the id is that of bytes
+    /// that were really stored.
+    pub fn store(&mut self, recipient: Recipient, bytes: &[u8]) -> Result<ChunkId> {
+        if bytes.len() < BUNDLE_BELOW_BYTES {
+            return self.store_small(recipient, bytes);
+        }
+        let id = self.id(recipient, bytes)?;
+        if self.work.index.claim(&id) == Claim::Known {
+            self.work.count(Counter::ChunksKnown, 1);
+            return Ok(id);
+        }
+        let mut private = std::mem::take(&mut self.private);
+        private.clear();
+        private.extend_from_slice(bytes);
+        let stored = self.store_private(recipient, id, &private);
+        self.private = private;
+        stored
+    }
+
+    /// A claimed chunk in a private copy; if the source changed between hashing and copying, the copy's own id counts.
+    fn store_private(
+        &mut self,
+        recipient: Recipient,
+        claimed: ChunkId,
+        private: &[u8],
+    ) -> Result<ChunkId> {
+        if self.store_single(recipient, claimed, private)? {
+            self.count_new(private.len());
+            return Ok(claimed);
+        }
+        self.work.index.release(&claimed);
+        let id = self.id(recipient, private)?;
+        if self.work.index.claim(&id) == Claim::Known {
+            self.work.count(Counter::ChunksKnown, 1);
+            return Ok(id);
+        }
+        let stored = self.store_single(recipient, id, private)?;
+        assert!(stored, "a private copy does not change");
+        self.count_new(private.len());
+        Ok(id)
+    }
+
+    /// Small chunks are copied first, into the bundle, and hashed there.
+    fn store_small(&mut self, recipient: Recipient, bytes: &[u8]) -> Result<ChunkId> {
+        let place = self.bundle(recipient).append(bytes);
+        let id = self.id(recipient, self.bundle_bytes(recipient, &place))?;
+        if self.work.index.claim(&id) == Claim::Known {
+            self.bundle(recipient).take_back(&place);
+            self.work.count(Counter::ChunksKnown, 1);
+            return Ok(id);
+        }
+        self.count_new(bytes.len());
+        if self.bundle(recipient).keep(id, &place) {
+            self.flush_bundle(recipient)?;
+        }
+        Ok(id)
+    }
+
+    pub fn id(&self, recipient: Recipient, bytes: &[u8]) -> Result<ChunkId> {
+        Ok(match recipient {
+            Recipient::Meta => self.work.repo.refid_key().id(bytes),
+            _ => self.work.repo.id_key()?.id(bytes),
+        })
+    }
+
+    fn count_new(&self, len: usize) {
+        self.work.count(Counter::ChunksNew, 1);
+        self.work.count(Counter::BytesNew, len as u64);
+    }
+}

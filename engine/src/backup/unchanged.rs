@@ -1,0 +1,164 @@
+//! Unchanged? A file whose path, size, mtime, ctime and inode are those of the journal (or, where the key can read it, of
+//! the parent snapshot: without the inode) is taken over without being read. Each of its chunks is looked up all the same.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use crate::backup::BackupOptions;
+use crate::backup::walk::{DirNode, Roots};
+use crate::backup::work::Work;
+use crate::error::Result;
+use crate::format::id::SessionId;
+use crate::format::seal::Recipient;
+use crate::format::tree::{Entry, EntryKind, TimeSpec};
+use crate::repo::Repo;
+use crate::repo::fetch::Fetcher;
+use crate::repo::journal::{Past, Record, Signature};
+use crate::repo::lookup::Index;
+use crate::repo::snapshots::SnapshotInfo;
+use crate::repo::trees::{DirIds, Node, Piece, Trees};
+use crate::sys::stat::Stat;
+
+/// Files that changed within this time before the backup began are read again next time.
+pub const UNSURE_NS: i64 = 2_000_000_000;
+
+/// What is known of earlier backups of these paths.
+pub struct Before<'r> {
+    repo: &'r Repo,
+    past: Option<Past>,
+    parent: Option<SnapshotInfo>,
+    /// Only without a journal: directories of the parent snapshot are read instead.
+    fetcher: Option<Fetcher<'r>>,
+    loaded: Mutex<HashMap<DirIds, Arc<HashMap<Vec<u8>, Node>>>>,
+}
+
+/// What an entry was before.
+pub enum Was {
+    Absent,
+    /// Changed, or not to be trusted.
+    Other(Record),
+    Same(Record),
+}
+
+impl<'r> Before<'r> {
+    pub fn open(
+        repo: &'r Repo,
+        index: &'r Index,
+        past: Option<Past>,
+        roots: &Roots,
+        options: &BackupOptions,
+    ) -> Result<Self> {
+        let past = past.filter(|past| !past.is_empty() && options.parent.is_none());
+        let reads = repo.reads(Recipient::Meta) && repo.reads(Recipient::Tree);
+        let parent = match &options.parent {
+            Some(wanted) => Some(repo.find_snapshot(wanted)?),
+            None if reads => latest_of(repo, roots, options)?,
+            None => None,
+        };
+        let fetcher = (past.is_none() && parent.is_some() && reads).then(|| Fetcher::new(repo, index));
+        Ok(Self { repo, past, parent, fetcher, loaded: Mutex::default() })
+    }
+
+    pub fn parent(&self) -> Option<SessionId> {
+        self.parent.as_ref().map(|parent| parent.id)
+    }
+
+    /// The parent's root directory, if directories of the parent are to be compared with.
+    pub fn root(&self) -> Option<DirIds> {
+        self.fetcher.as_ref()?;
+        Some(DirIds::from_bytes(&self.parent.as_ref()?.snapshot.root))
+    }
+
+    pub fn child(&self, up: &DirNode, name: &[u8]) -> Result<Option<DirIds>> {
+        Ok(self.load(up)?.and_then(|entries| entries.get(name)?.child))
+    }
+
+    /// A directory of the parent. One that cannot be read compares as empty: its files are read.
+    fn load(&self, dir: &DirNode) -> Result<Option<Arc<HashMap<Vec<u8>, Node>>>> {
+        let (Some(fetcher), Some(ids)) = (&self.fetcher, dir.before) else { return Ok(None) };
+        if let Some(loaded) = self.loaded.lock().expect("no panic holds this lock").get(&ids) {
+            return Ok(Some(loaded.clone()));
+        }
+        let mut entries = HashMap::new();
+        let read = Trees::new(self.repo, fetcher).each(&ids, &mut |node| {
+            entries.insert(node.entry.name.clone(), node);
+            Ok(())
+        });
+        if read.is_err() {
+            entries.clear();
+        }
+        let entries = Arc::new(entries);
+        let mut loaded = self.loaded.lock().expect("no panic holds this lock");
+        if loaded.len() > 64 {
+            loaded.clear();
+        }
+        loaded.insert(ids, entries.clone());
+        Ok(Some(entries))
+    }
+
+    fn find(&self, dir: &DirNode, name: &[u8], path: &[u8]) -> Result<Option<(Record, bool)>> {
+        if let Some(past) = &self.past {
+            return Ok(past.find(path).map(|record| (record, true)));
+        }
+        let Some(entries) = self.load(dir)? else { return Ok(None) };
+        let Some(node) = entries.get(name).filter(|node| node.entry.kind == EntryKind::File) else {
+            return Ok(None);
+        };
+        let fetcher = self.fetcher.as_ref().expect("directories were loaded through it");
+        let mut pieces: Vec<Piece> = Vec::new();
+        let read = Trees::new(self.repo, fetcher).pieces(node, &mut |piece| {
+            pieces.push(piece);
+            Ok(())
+        });
+        let signature = Signature { dev: 0, ino: 0, unsure: read.is_err() || node.entry.flags != 0 };
+        Ok(Some((Record { signature, entry: node.entry.clone(), pieces }, false)))
+    }
+}
+
+/// The newest snapshot of this author and host with the same paths.
+fn latest_of(repo: &Repo, roots: &Roots, options: &BackupOptions) -> Result<Option<SnapshotInfo>> {
+    let host = options.host.clone().or_else(crate::sys::host::host_name);
+    let mut all = repo.snapshots()?;
+    all.retain(|info| {
+        info.snapshot.author == repo.identity()
+            && Some(&info.snapshot.host) == host.as_ref()
+            && info.snapshot.roots == roots.paths
+    });
+    Ok(all.pop())
+}
+
+impl Work<'_> {
+    pub fn was(&self, dir: &DirNode, name: &[u8], path: &[u8], stat: &Stat) -> Result<Was> {
+        let Some((record, by_journal)) = self.before.find(dir, name, path)? else {
+            return Ok(Was::Absent);
+        };
+        let entry = &record.entry;
+        let signature = &record.signature;
+        let same = !self.options.rescan
+            && !signature.unsure
+            && entry.size == Some(stat.size)
+            && entry.mtime == TimeSpec::from(stat.mtime)
+            && (self.options.ignore_ctime || entry.ctime == Some(TimeSpec::from(stat.ctime)))
+            && (self.options.ignore_inode
+                || !by_journal
+                || (signature.dev, signature.ino) == (stat.dev, stat.ino))
+            && self.stored(&record);
+        Ok(if same { Was::Same(record) } else { Was::Other(record) })
+    }
+
+    fn stored(&self, record: &Record) -> bool {
+        record.pieces.iter().all(|piece| match piece {
+            Piece::Chunk { id, .. } => self.index.knows_or_claimed(id),
+            Piece::Hole { .. } => true,
+        })
+    }
+
+    /// Changed so shortly before the backup began that it may have changed again in the same tick of its file system's clock.
+    pub fn unsure(&self, entry: &Entry) -> bool {
+        let recent = |time: &TimeSpec| {
+            let at = i128::from(time.secs) * 1_000_000_000 + i128::from(time.nanos);
+            at > i128::from(self.started) - i128::from(UNSURE_NS)
+        };
+        recent(&entry.mtime) || entry.ctime.as_ref().is_some_and(recent)
+    }
+}

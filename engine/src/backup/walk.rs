@@ -1,0 +1,314 @@
+//! The walk: directories in a stable order, depth first, files before subdirectories, names bytewise. It lists and hands out; to
+//! stat, read or compare is the workers' affair.
+
+use std::collections::BTreeMap;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Component, Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use crate::backup::work::Work;
+use crate::backup::{Source, Task};
+use crate::error::{Error, Result};
+use crate::format::tree::Entry;
+use crate::repo::journal::Record;
+use crate::repo::trees::DirIds;
+use crate::sys::dir::Dir;
+use crate::sys::stat::{Kind, Stat, fstat};
+use crate::watch::{Counter, Problem, ProblemKind, Watch};
+
+/// Names in one task: enough to make the hand-over cheap, few enough to spread the work.
+const BATCH: usize = 32;
+const CACHE_TAG: &[u8] = b"CACHEDIR.TAG";
+const CACHE_TAG_BEGINS: &[u8] = b"Signature: 8a477f597d28d172789f06886806bc55";
+
+/// What was asked to be backed up: the source paths, and the skeleton of directories that leads to them.
+#[derive(Debug, Default)]
+pub struct Roots {
+    /// Absolute, without symlinks before their last component; as the snapshot names them.
+    pub paths: Vec<Vec<u8>>,
+    skeleton: Skeleton,
+}
+
+#[derive(Debug, Default)]
+struct Skeleton {
+    /// A source path: everything below belongs to it.
+    whole: bool,
+    below: BTreeMap<Vec<u8>, Skeleton>,
+}
+
+/// A directory on its way into the snapshot. It completes when the walk has handed out all its names and the last of its entries is done.
+pub struct DirNode {
+    pub path: Vec<u8>,
+    /// `None`: it could not be opened, or is made up (standard input).
+    pub dir: Option<Dir>,
+    pub names: Vec<Box<[u8]>>,
+    /// The parent snapshot's version of this directory.
+    pub before: Option<DirIds>,
+    pub up: Option<(Arc<DirNode>, usize)>,
+    /// It could not be opened: its entry says so by having no content.
+    pub unread: bool,
+    /// Its own entry; `None` for `/`.
+    pub entry: Mutex<Option<Entry>>,
+    done: Mutex<Vec<Option<Done>>>,
+    pending: AtomicUsize,
+}
+
+/// A finished entry, as its directory and the journal need it.
+pub enum Done {
+    Leaf(Record),
+    Dir(Entry, Option<DirIds>),
+}
+
+impl Roots {
+    pub fn of(source: &Source, watch: &dyn Watch) -> Result<Self> {
+        match source {
+            Source::Paths(paths) => Self::of_paths(paths, watch),
+            Source::Stream { name, .. } => {
+                let path = [b"/", *name].concat();
+                Ok(Self { paths: vec![path], skeleton: Skeleton::default() })
+            }
+        }
+    }
+
+    /// A source path that is not there is reported; if none is there, that is an error.
+    fn of_paths(paths: &[PathBuf], watch: &dyn Watch) -> Result<Self> {
+        let mut roots = Self::default();
+        let mut missing = None;
+        for path in paths {
+            match absolute(path).and_then(|full| full.symlink_metadata().map(|_| full)) {
+                Ok(full) => roots.insert(&full),
+                Err(source) => {
+                    let (kind, cause) = (ProblemKind::Unread, source.to_string());
+                    let name = path.as_os_str().as_bytes().to_vec();
+                    watch.problem(Problem { kind, name, cause });
+                    watch.add(Counter::Unread, 1);
+                    missing = Some(Error::Source { path: path.clone(), source });
+                }
+            }
+        }
+        roots.paths.sort();
+        roots.paths.dedup();
+        match missing {
+            Some(error) if roots.paths.is_empty() => Err(error),
+            _ if roots.paths.is_empty() => {
+                Err(Error::Setting { what: "no path to back up was given".to_owned() })
+            }
+            _ => Ok(roots),
+        }
+    }
+
+    fn insert(&mut self, path: &Path) {
+        self.paths.push(path.as_os_str().as_bytes().to_vec());
+        let mut place = &mut self.skeleton;
+        for component in path.components() {
+            if let Component::Normal(name) = component {
+                place = place.below.entry(name.as_bytes().to_vec()).or_default();
+            }
+        }
+        place.whole = true;
+    }
+}
+
+/// The parent resolved, the last component as it is: a symlink that is named is backed up as a symlink.
+fn absolute(path: &Path) -> std::io::Result<PathBuf> {
+    match (path.parent(), path.file_name()) {
+        (Some(parent), Some(name)) => {
+            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+            Ok(parent.canonicalize()?.join(name))
+        }
+        _ => path.canonicalize(),
+    }
+}
+
+impl DirNode {
+    pub fn new(
+        path: Vec<u8>,
+        dir: Option<Dir>,
+        names: Vec<Box<[u8]>>,
+        before: Option<DirIds>,
+        up: Option<(Arc<DirNode>, usize)>,
+        entry: Option<Entry>,
+    ) -> Arc<Self> {
+        let done = Mutex::new(names.iter().map(|_| None).collect());
+        // One for each name, one for the walk.
+        let pending = AtomicUsize::new(names.len() + 1);
+        let (entry, unread) = (Mutex::new(entry), false);
+        Arc::new(Self { path, dir, names, before, up, unread, entry, done, pending })
+    }
+
+    pub fn path_of(&self, name: &[u8]) -> Vec<u8> {
+        let slash: &[u8] = if self.path.ends_with(b"/") { b"" } else { b"/" };
+        [&self.path, slash, name].concat()
+    }
+
+    /// `None`: the entry is not in the snapshot.
+    pub fn set(&self, place: usize, done: Option<Done>) {
+        self.done.lock().expect("no panic holds this lock")[place] = done;
+    }
+
+    /// `true`: that was the last thing this directory waited for.
+    pub fn count_down(&self) -> bool {
+        self.pending.fetch_sub(1, Ordering::AcqRel) == 1
+    }
+
+    pub fn take_done(&self) -> Vec<Option<Done>> {
+        std::mem::take(&mut *self.done.lock().expect("no panic holds this lock"))
+    }
+}
+
+struct Level<'s> {
+    node: Arc<DirNode>,
+    /// Places of subdirectories still to be entered, last first.
+    dirs: Vec<usize>,
+    skeleton: Option<&'s Skeleton>,
+}
+
+pub fn walk(
+    work: &Work,
+    roots: &Roots,
+    submit: &mut dyn FnMut(Task) -> Result<()>,
+) -> Result<()> {
+    let skeleton = Some(&roots.skeleton);
+    let dir = Dir::open(Path::new("/"))
+        .map_err(|source| Error::Source { path: PathBuf::from("/"), source })?;
+    let before = work.before.root();
+    let top = list(work, b"/".to_vec(), Some(dir), before, None, None, skeleton, submit)?;
+    let mut stack = vec![top];
+    let mut device = None;
+    while let Some(level) = stack.last_mut() {
+        work.go_on()?;
+        let Some(place) = level.dirs.pop() else {
+            let level = stack.pop().expect("just seen");
+            submit(Task::Listed { dir: level.node })?;
+            continue;
+        };
+        let node = level.node.clone();
+        let below = level.skeleton.and_then(|skeleton| skeleton.below.get(&node.names[place][..]));
+        // Inside of a source path there is no skeleton any more.
+        let below = below.filter(|skeleton| !skeleton.whole);
+        if level.skeleton.is_some_and(|skeleton| !skeleton.whole) && below.is_none() {
+            device = None;
+        }
+        stack.push(enter(work, node, place, below, &mut device, submit)?);
+    }
+    Ok(())
+}
+
+/// Opens a subdirectory and hands out its names. One that cannot be opened or listed is in the snapshot without content.
+fn enter<'s>(
+    work: &Work,
+    up: Arc<DirNode>,
+    place: usize,
+    skeleton: Option<&'s Skeleton>,
+    device: &mut Option<u64>,
+    submit: &mut dyn FnMut(Task) -> Result<()>,
+) -> Result<Level<'s>> {
+    let name = up.names[place].clone();
+    let path = up.path_of(&name);
+    let parent = up.dir.as_ref().expect("its names were listed");
+    work.current(&path);
+    let opened = parent.open_dir(&name).and_then(|dir| fstat(&dir).map(|stat| (dir, stat)));
+    let (dir, stat) = match opened {
+        Ok((dir, stat)) => (Some(dir), Some(stat)),
+        Err(error) => {
+            work.problem(ProblemKind::Unread, &path, error);
+            (None, parent.stat(&name).ok().filter(|stat| stat.kind == Kind::Dir))
+        }
+    };
+    let entry = match (&stat, &dir) {
+        (Some(stat), Some(dir)) => Some(work.entry(&name, stat, work.xattrs(dir, &path))),
+        (Some(stat), None) => Some(work.entry(&name, stat, Vec::new())),
+        (None, _) => None,
+    };
+    let dir = dir.filter(|_| stays(work, &stat, skeleton, device));
+    let before = work.before.child(&up, &name)?;
+    list(work, path, dir, before, Some((up, place)), entry, skeleton, submit)
+}
+
+/// `false`: a mount point that `--one-file-system` does not cross; it is recorded, empty.
+fn stays(
+    work: &Work,
+    stat: &Option<Stat>,
+    skeleton: Option<&Skeleton>,
+    device: &mut Option<u64>,
+) -> bool {
+    let Some(stat) = stat else { return false };
+    if !work.options.one_file_system || skeleton.is_some() {
+        return true;
+    }
+    *device.get_or_insert(stat.dev) == stat.dev
+}
+
+#[expect(clippy::too_many_arguments, reason = "all that a directory is made of")]
+fn list<'s>(
+    work: &Work,
+    path: Vec<u8>,
+    dir: Option<Dir>,
+    before: Option<DirIds>,
+    up: Option<(Arc<DirNode>, usize)>,
+    entry: Option<Entry>,
+    skeleton: Option<&'s Skeleton>,
+    submit: &mut dyn FnMut(Task) -> Result<()>,
+) -> Result<Level<'s>> {
+    let mut listed = match (&dir, skeleton.filter(|skeleton| !skeleton.whole)) {
+        (None, _) => Vec::new(),
+        (Some(_), Some(skeleton)) => skeleton.below.keys().map(|name| (name.clone().into(), None)).collect(),
+        (Some(dir), None) => match dir.names() {
+            Ok(names) => names.into_iter().map(|entry| (entry.name, entry.kind)).collect(),
+            Err(error) => {
+                work.problem(ProblemKind::Unread, &path, error);
+                Vec::new()
+            }
+        },
+    };
+    if work.options.exclude_caches && dir.as_ref().is_some_and(is_cache) {
+        listed.retain(|(name, _)| &name[..] == CACHE_TAG);
+    }
+    let kind = |name: &[u8], kind: Option<Kind>| {
+        kind.or_else(|| dir.as_ref()?.stat(name).ok().map(|stat| stat.kind))
+    };
+    for (name, known) in &mut listed {
+        *known = kind(name, *known);
+    }
+    if let Some(exclude) = &work.options.exclude {
+        let slash: &[u8] = if path.ends_with(b"/") { b"" } else { b"/" };
+        listed.retain(|(name, kind)| {
+            !exclude(&[&path, slash, name].concat(), *kind == Some(Kind::Dir))
+        });
+    }
+    let is_dir: Vec<bool> = listed.iter().map(|(_, kind)| *kind == Some(Kind::Dir)).collect();
+    let names = listed.into_iter().map(|(name, _)| name).collect();
+    let node = DirNode::new(path, dir, names, before, up, entry);
+    hand_out(&node, &is_dir, submit)?;
+    let dirs = (0..is_dir.len()).rev().filter(|&place| is_dir[place]).collect();
+    work.count_found(is_dir.len());
+    Ok(Level { node, dirs, skeleton })
+}
+
+/// Runs of names that are not directories, in batches.
+fn hand_out(
+    node: &Arc<DirNode>,
+    is_dir: &[bool],
+    submit: &mut dyn FnMut(Task) -> Result<()>,
+) -> Result<()> {
+    let mut from = 0;
+    while from < is_dir.len() {
+        if is_dir[from] {
+            from += 1;
+            continue;
+        }
+        let run = is_dir[from..].iter().take(BATCH).take_while(|dir| !**dir).count();
+        submit(Task::Entries { dir: node.clone(), from, to: from + run })?;
+        from += run;
+    }
+    Ok(())
+}
+
+fn is_cache(dir: &Dir) -> bool {
+    let mut begins = [0; CACHE_TAG_BEGINS.len()];
+    let read = dir
+        .open_file(CACHE_TAG)
+        .and_then(|file| crate::sys::file::read_full_at(&file, 0, &mut begins));
+    read.is_ok_and(|n| n == begins.len()) && begins == CACHE_TAG_BEGINS
+}

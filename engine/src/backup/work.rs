@@ -1,0 +1,245 @@
+//! What the workers share, and what each has to itself.
+
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, OnceLock};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use crate::backup::assemble::HardLinks;
+use crate::backup::chunk::Chunker;
+use crate::backup::encode::Bundle;
+use crate::backup::unchanged::Before;
+use crate::backup::{BackupOptions, BackupReport, Queues, Task};
+use crate::env::TimeNs;
+use crate::error::{Error, Result};
+use crate::format::codec::{Decoder, Encoder};
+use crate::format::id::SessionId;
+use crate::format::repo::ChunkerSpec;
+use crate::format::seal::Recipient;
+use crate::format::snapshot::Counts;
+use crate::repo::Repo;
+use crate::repo::journal::Journal;
+use crate::repo::lookup::Index;
+use crate::repo::packer::{OpenPack, Packer};
+use crate::repo::session::FRAME_RECIPIENTS;
+use crate::repo::trees::DirIds;
+use crate::sys::host::Owners;
+use crate::watch::{Counter, Problem, ProblemKind, Tally, Watch};
+
+/// zstd level 1: level 3 stores no less on EDC CSV at 0.6 of the speed (KERNELS.md, 5).
+const ZSTD_LEVEL: i32 = 1;
+
+/// One backup, as all its threads see it.
+pub struct Work<'w> {
+    pub repo: &'w Repo,
+    pub options: &'w BackupOptions,
+    pub index: &'w Index,
+    pub packer: &'w Packer<'w>,
+    pub before: &'w Before<'w>,
+    pub journal: Option<&'w Journal>,
+    pub chunker: Chunker,
+    pub owners: Owners,
+    pub links: HardLinks,
+    /// When the backup began: files that changed right before are not trusted next time.
+    pub started: TimeNs,
+    watch: &'w dyn Watch,
+    tally: Tally,
+    root: OnceLock<DirIds>,
+    failure: Mutex<Option<Error>>,
+    stopped: AtomicBool,
+    /// Dropped when there is nothing more to do: every worker then ends.
+    quit_in: Mutex<Option<Sender<()>>>,
+    quit: Receiver<()>,
+}
+
+/// What one worker has to itself: contexts and buffers that are used again and again.
+pub struct Worker<'w> {
+    pub work: &'w Work<'w>,
+    pub queues: Option<Queues>,
+    pub encoder: Encoder,
+    pub decoder: Decoder,
+    /// A small file's bytes.
+    pub file: Vec<u8>,
+    /// The private copy of a chunk that is being stored.
+    pub private: Vec<u8>,
+    /// A finished frame, opened again, and decoded again.
+    pub opened: Vec<u8>,
+    pub proof: Vec<u8>,
+    /// Small chunks that share a frame, for each recipient.
+    pub bundles: [Bundle; 3],
+}
+
+impl<'w> Work<'w> {
+    #[expect(clippy::too_many_arguments, reason = "the parts of one backup meet here and only here")]
+    pub fn new(
+        repo: &'w Repo,
+        options: &'w BackupOptions,
+        watch: &'w dyn Watch,
+        index: &'w Index,
+        packer: &'w Packer<'w>,
+        before: &'w Before<'w>,
+        journal: Option<&'w Journal>,
+        started: TimeNs,
+    ) -> Self {
+        let (quit_in, quit) = bounded(0);
+        Self {
+            repo,
+            options,
+            index,
+            packer,
+            before,
+            journal,
+            chunker: match repo.file().chunker {
+                ChunkerSpec::MinCdc { min, max } => Chunker::MinCdc { min, max },
+                ChunkerSpec::FastCdc { min, avg, max } => Chunker::FastCdc { min, avg, max },
+            },
+            owners: Owners::new(),
+            links: HardLinks::default(),
+            started,
+            watch,
+            tally: Tally::default(),
+            root: OnceLock::new(),
+            failure: Mutex::default(),
+            stopped: AtomicBool::new(false),
+            quit_in: Mutex::new(Some(quit_in)),
+            quit,
+        }
+    }
+
+    pub fn count(&self, counter: Counter, n: u64) {
+        self.tally.add(counter, n);
+        self.watch.add(counter, n);
+    }
+
+    pub fn current(&self, path: &[u8]) {
+        self.watch.current(path);
+    }
+
+    pub fn problem(&self, kind: ProblemKind, path: &[u8], cause: impl ToString) {
+        match kind {
+            ProblemKind::Unread => self.count(Counter::Unread, 1),
+            ProblemKind::Inconsistent => self.count(Counter::Inconsistent, 1),
+            _ => {}
+        }
+        self.watch.problem(Problem { kind, name: path.to_vec(), cause: cause.to_string() });
+    }
+
+    /// Asked at every task: has the run been cancelled, or has another thread failed?
+    pub fn go_on(&self) -> Result<()> {
+        if self.stopped.load(Ordering::Relaxed) || self.watch.cancelled() {
+            return Err(Error::Interrupted);
+        }
+        Ok(())
+    }
+
+    /// Runs a thread's work; its failure, or its panic, stops all threads. The first error counts.
+    pub fn guard(&self, run: impl FnOnce() -> Result<()>) {
+        match catch_unwind(AssertUnwindSafe(run)) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => self.fail(error),
+            Err(panic) => {
+                self.fail(Error::Interrupted);
+                resume_unwind(panic);
+            }
+        }
+    }
+
+    fn fail(&self, error: Error) {
+        self.failure.lock().expect("no panic holds this lock").get_or_insert(error);
+        self.stopped.store(true, Ordering::Relaxed);
+        self.finish();
+    }
+
+    pub fn failure(&self) -> Result<()> {
+        self.failure.lock().expect("no panic holds this lock").take().map_or(Ok(()), Err)
+    }
+
+    pub fn quit(&self) -> Receiver<()> {
+        self.quit.clone()
+    }
+
+    fn finish(&self) {
+        self.quit_in.lock().expect("no panic holds this lock").take();
+    }
+
+    /// The root directory is complete: nothing is left to be done but to flush.
+    pub fn set_root(&self, root: DirIds) {
+        self.root.set(root).expect("there is one root, and it completes once");
+        self.finish();
+    }
+
+    pub fn root(&self) -> Result<DirIds> {
+        self.root.get().copied().ok_or(Error::Interrupted)
+    }
+
+    pub fn counts(&self) -> Counts {
+        let get = |counter| self.tally.get(counter);
+        Counts {
+            files: get(Counter::Files),
+            dirs: get(Counter::Dirs),
+            others: get(Counter::Others),
+            bytes: get(Counter::BytesDone),
+            unread: get(Counter::Unread),
+            inconsistent: get(Counter::Inconsistent),
+            files_new: get(Counter::FilesNew),
+            files_changed: get(Counter::FilesChanged),
+            files_unchanged: get(Counter::FilesUnchanged),
+            bytes_new: get(Counter::BytesNew),
+            bytes_stored: self.packer.stored_bytes(),
+        }
+    }
+
+    pub fn report(&self, snapshot: Option<SessionId>, seconds: f64) -> BackupReport {
+        BackupReport {
+            snapshot,
+            counts: self.counts(),
+            bytes_read: self.tally.get(Counter::BytesRead),
+            chunks_new: self.tally.get(Counter::ChunksNew),
+            chunks_known: self.tally.get(Counter::ChunksKnown),
+            bytes_stored: self.packer.stored_bytes(),
+            parent: self.before.parent(),
+            seconds,
+        }
+    }
+}
+
+impl<'w> Worker<'w> {
+    pub fn new(work: &'w Work<'w>, queues: Option<Queues>) -> Self {
+        Self {
+            work,
+            queues,
+            encoder: Encoder::new(ZSTD_LEVEL),
+            decoder: Decoder::new(),
+            file: Vec::new(),
+            private: Vec::new(),
+            opened: Vec::new(),
+            proof: Vec::new(),
+            bundles: FRAME_RECIPIENTS.map(Bundle::new),
+        }
+    }
+
+    pub fn take(&mut self, task: Task) -> Result<()> {
+        self.work.go_on()?;
+        match task {
+            Task::Entries { dir, from, to } => self.entries(&dir, from, to),
+            Task::Listed { dir } => self.one_done(&dir),
+        }
+    }
+
+    /// Hands a full pack to whoever makes it durable.
+    pub fn hand_over(&self, pack: OpenPack) -> Result<()> {
+        match &self.queues {
+            Some(queues) => queues.packs.send(pack).map_err(|_| Error::Interrupted),
+            None => self.work.packer.complete(pack),
+        }
+    }
+
+    /// Stores what is left in the bundles.
+    pub fn flush(&mut self) -> Result<()> {
+        self.work.go_on()?;
+        [Recipient::Data, Recipient::Tree, Recipient::Meta]
+            .into_iter()
+            .try_for_each(|recipient| self.flush_bundle(recipient))
+    }
+}

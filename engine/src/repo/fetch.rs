@@ -1,0 +1,211 @@
+//! Reading chunks back: which frame, fetch, open, decode, verify. Every copy of a chunk is tried before damage is
+//! reported. A small cache of decoded frames serves trees and single files; restore plans its own reads.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex};
+
+use crate::error::{Error, Named, Result};
+use crate::format::codec::Decoder;
+use crate::format::id::{ChunkId, IdKey, PackId};
+use crate::format::index::Location;
+use crate::format::pack::{BaseRow, ContextRow, base_rows_bytes};
+use crate::format::seal::{Context, Label, Sealer, frame_aad, frame_nonce};
+use crate::repo::Repo;
+use crate::repo::lookup::{Copy, Index};
+use crate::repo::packer::pack_name;
+
+/// Reads from packs are on this grid, so that the store does not learn where frames begin.
+pub const GRID_BYTES: u64 = 64 << 10;
+/// Decoded frames kept, in plain bytes.
+const CACHE_BYTES: usize = 32 << 20;
+
+/// Everything needed to fetch and open one frame.
+#[derive(Debug, Clone)]
+pub struct FrameAt {
+    pub pack: PackId,
+    pub pack_len: u64,
+    pub offset: u64,
+    pub stored: u32,
+    pub plain: u32,
+    pub codec: u8,
+    pub ordinal: u64,
+    pub table_hash: [u8; 32],
+    pub context: ContextRow,
+    pub bases: Vec<BaseRow>,
+}
+
+impl FrameAt {
+    pub fn of(copy: &Copy) -> Self {
+        Self::in_run(&copy.segment.run(), &copy.place)
+    }
+
+    pub fn in_run(run: &crate::format::index::Run, place: &Location) -> Self {
+        Self {
+            pack: place.pack,
+            pack_len: place.pack_len,
+            offset: place.offset,
+            stored: place.stored,
+            plain: place.plain,
+            codec: place.codec,
+            ordinal: place.ordinal,
+            table_hash: place.table_hash,
+            context: run.context(place.context),
+            bases: run.bases(place.frame).collect(),
+        }
+    }
+
+    fn named(&self) -> String {
+        format!("{} frame at {}", pack_name(&self.pack), self.offset)
+    }
+}
+
+pub struct Fetcher<'r> {
+    repo: &'r Repo,
+    index: &'r Index,
+    openers: Mutex<HashMap<[u8; 72], Arc<Sealer>>>,
+    cache: Mutex<Cache>,
+}
+
+type Plain = Arc<Vec<u8>>;
+
+#[derive(Default)]
+struct Cache {
+    frames: HashMap<(PackId, u64), Plain>,
+    order: VecDeque<(PackId, u64)>,
+    bytes: usize,
+}
+
+impl<'r> Fetcher<'r> {
+    pub fn new(repo: &'r Repo, index: &'r Index) -> Self {
+        Self { repo, index, openers: Mutex::default(), cache: Mutex::default() }
+    }
+
+    pub fn index(&self) -> &'r Index {
+        self.index
+    }
+
+    /// The plain bytes of a chunk, proven by its id under `key`.
+    pub fn chunk(&self, id: &ChunkId, key: &IdKey) -> Result<Vec<u8>> {
+        let mut cause = "no index run names a pack that holds it".to_owned();
+        for copy in self.index.copies(id) {
+            match self.chunk_of(&copy, id, key) {
+                Ok(plain) => return Ok(plain),
+                Err(error @ (Error::Role { .. } | Error::Interrupted)) => return Err(error),
+                Err(error) => cause = error.to_string(),
+            }
+        }
+        Err(Error::Damaged { what: format!("chunk {id}"), cause })
+    }
+
+    fn chunk_of(&self, copy: &Copy, id: &ChunkId, key: &IdKey) -> Result<Vec<u8>> {
+        let frame = FrameAt::of(copy);
+        let plain = self.cached(&frame)?;
+        let start = copy.place.chunk_offset as usize;
+        let chunk = plain
+            .get(start..start + copy.place.chunk_len as usize)
+            .filter(|chunk| key.id(chunk) == *id)
+            .ok_or_else(|| Error::Damaged {
+                what: frame.named(),
+                cause: format!("its bytes are not those of chunk {id}"),
+            })?;
+        Ok(chunk.to_vec())
+    }
+
+    fn cached(&self, frame: &FrameAt) -> Result<Plain> {
+        let place = (frame.pack, frame.offset);
+        if let Some(plain) = self.cache.lock().expect("no panic holds this lock").frames.get(&place) {
+            return Ok(plain.clone());
+        }
+        let plain = Arc::new(self.frame(frame, &mut Decoder::new())?);
+        let mut cache = self.cache.lock().expect("no panic holds this lock");
+        cache.bytes += plain.len();
+        cache.order.push_back(place);
+        cache.frames.insert(place, plain.clone());
+        while cache.bytes > CACHE_BYTES && cache.order.len() > 1 {
+            let oldest = cache.order.pop_front().expect("more than one");
+            if let Some(gone) = cache.frames.remove(&oldest) {
+                cache.bytes -= gone.len();
+            }
+        }
+        Ok(plain)
+    }
+
+    /// Fetches, opens and decodes one frame.
+    pub fn frame(&self, frame: &FrameAt, decoder: &mut Decoder) -> Result<Vec<u8>> {
+        let start = frame.offset / GRID_BYTES * GRID_BYTES;
+        let end = (frame.offset + u64::from(frame.stored)).next_multiple_of(GRID_BYTES);
+        let mut buffer = vec![0; (end.min(frame.pack_len) - start) as usize];
+        self.repo.store().get_range(&pack_name(&frame.pack), start, &mut buffer)?;
+        let from = (frame.offset - start) as usize;
+        let stored = buffer
+            .get_mut(from..from + frame.stored as usize)
+            .ok_or_else(|| Error::Damaged { what: frame.named(), cause: "cut short".to_owned() })?;
+        let mut plain = Vec::new();
+        self.open(frame, stored, decoder, &mut plain)?;
+        Ok(plain)
+    }
+
+    /// Opens a frame that was fetched, in place, and decodes it into `plain`. The chunks inside are still to be
+    /// verified by their ids.
+    pub fn open(
+        &self,
+        frame: &FrameAt,
+        stored: &mut [u8],
+        decoder: &mut Decoder,
+        plain: &mut Vec<u8>,
+    ) -> Result<()> {
+        let name = frame.named();
+        let sealer = self.opener(frame)?;
+        let rows = base_rows_bytes(&frame.bases);
+        let aad = frame_aad(
+            sealer.context_hash(),
+            frame.ordinal,
+            frame.codec,
+            frame.plain,
+            &frame.table_hash,
+            &rows,
+        );
+        let encoded =
+            sealer.open_in_place(frame_nonce(frame.ordinal), &aad, stored, "frame").named(&name)?;
+        let prefix = self.prefix(&frame.bases)?;
+        plain.clear();
+        decoder.decode(frame.codec, encoded, frame.plain, &prefix, plain).named(&name)
+    }
+
+    /// The base ranges of a delta, concatenated. Bases are never deltas themselves.
+    fn prefix(&self, bases: &[BaseRow]) -> Result<Vec<u8>> {
+        let mut prefix = Vec::new();
+        for base in bases {
+            let key = self.repo.id_key()?;
+            let damaged = |cause: &str| Error::Damaged {
+                what: format!("base chunk {}", base.id),
+                cause: cause.to_owned(),
+            };
+            let full = self.index.copies(&base.id).into_iter().filter(|copy| copy.place.bases == 0);
+            let plain = full
+                .map(|copy| self.chunk_of(&copy, &base.id, key))
+                .find_map(|plain| plain.ok())
+                .ok_or_else(|| damaged("no copy of it can be read"))?;
+            let range = base.start as usize..(base.start as usize).saturating_add(base.len as usize);
+            prefix.extend_from_slice(plain.get(range).ok_or_else(|| damaged("it is too short"))?);
+        }
+        Ok(prefix)
+    }
+
+    fn opener(&self, frame: &FrameAt) -> Result<Arc<Sealer>> {
+        let known = self.openers.lock().expect("no panic holds this lock");
+        if let Some(sealer) = known.get(&frame.context.context) {
+            return Ok(sealer.clone());
+        }
+        drop(known);
+        let name = frame.named();
+        let context = Context::from_bytes(&frame.context.context).named(&name)?;
+        let secret = self.repo.frame_secret(&context, &frame.pack, frame.pack_len)?;
+        let commit = &frame.context.commit;
+        let sealer = Sealer::opening(&secret, &context, Label::Frame, commit, "frame").named(&name)?;
+        let sealer = Arc::new(sealer);
+        let mut known = self.openers.lock().expect("no panic holds this lock");
+        known.insert(frame.context.context, sealer.clone());
+        Ok(sealer)
+    }
+}

@@ -1,0 +1,345 @@
+//! The client's own record of what it has backed up: path, stat, entry and chunks of each finished file. It is the parent for
+//! every role, write-only ones included, and what an interrupted backup goes on from. Sealed under a key that only this
+//! identity has; appended in blocks; a torn tail is dropped. It is trusted for nothing but saving work: every chunk is still
+//! looked up in the index.
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use aws_lc_rs::aead;
+
+use crate::error::{Error, Result};
+use crate::format::id::{ChunkId, SessionId, hash, to_hex};
+use crate::format::tree::{Entry, TreeNode};
+use crate::repo::Repo;
+use crate::repo::trees::Piece;
+
+const TAG_LEN: usize = 16;
+const MAGIC: &[u8; 16] = b"strongroom-jrn-1";
+/// Records gather until a block of this many plain bytes is sealed and appended.
+const BLOCK_BYTES: usize = 64 << 10;
+const BLOCK_BYTES_MAX: usize = 1 << 30;
+
+/// What identifies an unchanged file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Signature {
+    pub dev: u64,
+    pub ino: u64,
+    /// Read while it may still have been changing: never taken as unchanged.
+    pub unsure: bool,
+}
+
+#[derive(Debug, Clone)]
+pub struct Record {
+    pub signature: Signature,
+    /// Without content.
+    pub entry: Entry,
+    pub pieces: Vec<Piece>,
+}
+
+/// Journals of earlier runs, the newest first.
+pub struct Past {
+    files: Vec<Reader>,
+    /// The unfinished sessions among them: the new one adopts them.
+    pub dead: Vec<SessionId>,
+}
+
+struct Reader {
+    file: File,
+    key: JournalKey,
+    blocks: Vec<(u64, u32)>,
+    /// First 8 bytes of H(path) → block, offset in its plain bytes.
+    places: HashMap<u64, (u32, u32)>,
+    recent: Mutex<Option<(u32, std::sync::Arc<Vec<u8>>)>>,
+}
+
+/// The journal being written.
+pub struct Journal {
+    inner: Mutex<Writing>,
+    path: PathBuf,
+    done: PathBuf,
+    older: Vec<PathBuf>,
+}
+
+struct Writing {
+    file: File,
+    key: JournalKey,
+    block: Vec<u8>,
+    count: u64,
+}
+
+/// Opens the journals for a set of source paths and starts a new one. `None`: the client has no cache.
+pub fn open(repo: &Repo, roots: &[Vec<u8>], session: &SessionId) -> Result<Option<(Past, Journal)>> {
+    let Some(cache) = repo.cache() else { return Ok(None) };
+    let stem = format!("journal-{}", &to_hex(&hash(&roots.join(&0)))[..16]);
+    let failed = |source| Error::Cache { path: cache.clone(), source };
+    let done = cache.join(&stem);
+    let mut parts = Vec::new();
+    for entry in std::fs::read_dir(cache).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let name = entry.file_name();
+        let dead = name.to_str().and_then(|name| name.strip_prefix(&stem)?.strip_prefix('.'));
+        if let Some(dead) = dead.and_then(SessionId::from_hex) {
+            let modified = entry.metadata().and_then(|meta| meta.modified()).map_err(failed)?;
+            parts.push((modified, dead, entry.path()));
+        }
+    }
+    parts.sort_by(|a, b| b.0.cmp(&a.0));
+    let key = |salt: &[u8; 32]| JournalKey::new(repo, salt);
+    let mut past = Past { files: Vec::new(), dead: Vec::new() };
+    for (_, dead, path) in &parts {
+        past.files.extend(Reader::open(path, &key).ok().flatten());
+        past.dead.push(*dead);
+    }
+    past.files.extend(Reader::open(&done, &key).ok().flatten());
+    let path = cache.join(format!("{stem}.{session}"));
+    let salt: [u8; 32] = repo.env().random();
+    let writing = Writing::create(&path, &salt, JournalKey::new(repo, &salt)).map_err(failed)?;
+    let older = parts.into_iter().map(|(_, _, path)| path).collect();
+    Ok(Some((past, Journal { inner: Mutex::new(writing), path, done, older })))
+}
+
+impl Past {
+    pub fn is_empty(&self) -> bool {
+        self.files.is_empty()
+    }
+
+    /// The newest record of a path.
+    pub fn find(&self, path: &[u8]) -> Option<Record> {
+        self.files.iter().find_map(|file| file.find(path))
+    }
+}
+
+impl Journal {
+    pub fn append(&self, path: &[u8], record: &Record) -> Result<()> {
+        let mut bytes = Vec::with_capacity(256 + path.len() + record.pieces.len() * 37);
+        encode(path, record, &mut bytes);
+        let mut writing = self.inner.lock().expect("no panic holds this lock");
+        writing.block.extend_from_slice(&bytes);
+        if writing.block.len() < BLOCK_BYTES {
+            return Ok(());
+        }
+        writing.flush().map_err(|source| Error::Cache { path: self.path.clone(), source })
+    }
+
+    /// The session has committed: this is the parent from now on, what came before is done with.
+    pub fn commit(self) -> Result<()> {
+        let failed = |source| Error::Cache { path: self.path.clone(), source };
+        self.inner.lock().expect("no panic holds this lock").flush().map_err(failed)?;
+        std::fs::rename(&self.path, &self.done).map_err(failed)?;
+        for older in &self.older {
+            let _ = std::fs::remove_file(older);
+        }
+        Ok(())
+    }
+
+    /// A dry run leaves nothing.
+    pub fn discard(self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+impl Writing {
+    fn create(path: &Path, salt: &[u8; 32], key: JournalKey) -> io::Result<Self> {
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+        file.write_all(MAGIC)?;
+        file.write_all(salt)?;
+        Ok(Self { file, key, block: Vec::with_capacity(BLOCK_BYTES * 2), count: 0 })
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.block.is_empty() {
+            return Ok(());
+        }
+        self.key.seal(self.count, &mut self.block);
+        self.count += 1;
+        self.file.write_all(&(self.block.len() as u32).to_le_bytes())?;
+        self.file.write_all(&self.block)?;
+        self.block.clear();
+        Ok(())
+    }
+}
+
+impl Reader {
+    /// `None`: not there, or not ours.
+    fn open(path: &Path, key: &dyn Fn(&[u8; 32]) -> JournalKey) -> io::Result<Option<Self>> {
+        let mut file = File::open(path)?;
+        let mut head = [0; 48];
+        file.read_exact(&mut head)?;
+        if &head[..16] != MAGIC {
+            return Ok(None);
+        }
+        let salt: [u8; 32] = head[16..].try_into().expect("32 bytes");
+        let (blocks, recent) = (Vec::new(), Mutex::default());
+        let mut reader = Self { file, key: key(&salt), blocks, places: HashMap::new(), recent };
+        reader.scan(48);
+        Ok(Some(reader))
+    }
+
+    /// Indexes every block up to the first that is torn.
+    fn scan(&mut self, mut offset: u64) {
+        loop {
+            let mut len = [0; 4];
+            if self.file.read_exact_at(&mut len, offset).is_err() {
+                return;
+            }
+            self.blocks.push((offset + 4, u32::from_le_bytes(len)));
+            let number = self.blocks.len() - 1;
+            let Some(plain) = self.open_block(number) else {
+                self.blocks.pop();
+                return;
+            };
+            let mut rest = &plain[..];
+            while let Some((path, _, after)) = split(rest) {
+                let place = (number as u32, (plain.len() - rest.len()) as u32);
+                self.places.insert(path_key(path), place);
+                rest = after;
+            }
+            offset += 4 + u64::from(u32::from_le_bytes(len));
+        }
+    }
+
+    fn open_block(&self, number: usize) -> Option<Vec<u8>> {
+        let (offset, len) = self.blocks[number];
+        if (len as usize) < TAG_LEN || len as usize > BLOCK_BYTES_MAX {
+            return None;
+        }
+        if self.file.metadata().ok()?.len() < offset + u64::from(len) {
+            return None;
+        }
+        let mut bytes = vec![0; len as usize];
+        self.file.read_exact_at(&mut bytes, offset).ok()?;
+        self.key.open(number as u64, &mut bytes).then_some(bytes)
+    }
+
+    fn find(&self, path: &[u8]) -> Option<Record> {
+        let &(number, offset) = self.places.get(&path_key(path))?;
+        let recent = self.recent.lock().expect("no panic holds this lock").clone();
+        let block = match recent {
+            Some((of, block)) if of == number => block,
+            _ => {
+                let block = std::sync::Arc::new(self.open_block(number as usize)?);
+                *self.recent.lock().expect("no panic holds this lock") =
+                    Some((number, block.clone()));
+                block
+            }
+        };
+        let (found, record, _) = split(&block[offset as usize..])?;
+        if found == path { decode(record) } else { None }
+    }
+}
+
+/// AES-256-GCM under a key for this journal alone; the block number is the nonce.
+struct JournalKey(aead::LessSafeKey);
+
+impl JournalKey {
+    fn new(repo: &Repo, salt: &[u8; 32]) -> Self {
+        let mut hasher = blake3::Hasher::new_derive_key("strongroom 1 client journal");
+        hasher.update(repo.bundle().seed.as_bytes()).update(salt);
+        let key = aead::UnboundKey::new(&aead::AES_256_GCM, hasher.finalize().as_bytes());
+        Self(aead::LessSafeKey::new(key.expect("the key has 32 bytes")))
+    }
+
+    fn nonce(block: u64) -> aead::Nonce {
+        let mut nonce = [0; 12];
+        nonce[..8].copy_from_slice(&block.to_le_bytes());
+        aead::Nonce::assume_unique_for_key(nonce)
+    }
+
+    fn seal(&self, block: u64, bytes: &mut Vec<u8>) {
+        self.0
+            .seal_in_place_append_tag(Self::nonce(block), aead::Aad::empty(), bytes)
+            .expect("a block is far below the limit of the cipher");
+    }
+
+    /// `false`: not what was sealed.
+    fn open(&self, block: u64, bytes: &mut Vec<u8>) -> bool {
+        let opened = self.0.open_in_place(Self::nonce(block), aead::Aad::empty(), bytes);
+        let Ok(len) = opened.map(|plain| plain.len()) else { return false };
+        bytes.truncate(len);
+        true
+    }
+}
+
+fn path_key(path: &[u8]) -> u64 {
+    u64::from_le_bytes(hash(path)[..8].try_into().expect("eight bytes"))
+}
+
+/// Record: `length of the rest u32 ‖ path length u32 ‖ path ‖ dev u64 ‖ ino u64 ‖ unsure u8 ‖ entry length u32 ‖ entry as a
+/// one-entry TREE leaf ‖ pieces`; a piece is `0 ‖ length u32 ‖ id` or `1 ‖ hole length u64`.
+fn encode(path: &[u8], record: &Record, out: &mut Vec<u8>) {
+    out.extend_from_slice(&[0; 4]);
+    out.extend_from_slice(&(path.len() as u32).to_le_bytes());
+    out.extend_from_slice(path);
+    out.extend_from_slice(&record.signature.dev.to_le_bytes());
+    out.extend_from_slice(&record.signature.ino.to_le_bytes());
+    out.push(u8::from(record.signature.unsure));
+    let entry = TreeNode::Leaf { entries: vec![record.entry.clone()] }.to_bytes();
+    out.extend_from_slice(&(entry.len() as u32).to_le_bytes());
+    out.extend_from_slice(&entry);
+    for piece in &record.pieces {
+        match piece {
+            Piece::Chunk { id, len } => {
+                out.push(0);
+                out.extend_from_slice(&len.to_le_bytes());
+                out.extend_from_slice(&id.0);
+            }
+            Piece::Hole { len } => {
+                out.push(1);
+                out.extend_from_slice(&len.to_le_bytes());
+            }
+        }
+    }
+    let len = (out.len() - 4) as u32;
+    out[..4].copy_from_slice(&len.to_le_bytes());
+}
+
+fn take<'b>(bytes: &mut &'b [u8], n: usize) -> Option<&'b [u8]> {
+    let (taken, rest) = bytes.split_at_checked(n)?;
+    *bytes = rest;
+    Some(taken)
+}
+
+fn take_u32(bytes: &mut &[u8]) -> Option<u32> {
+    take(bytes, 4).map(|four| u32::from_le_bytes(four.try_into().expect("four bytes")))
+}
+
+fn take_u64(bytes: &mut &[u8]) -> Option<u64> {
+    take(bytes, 8).map(|eight| u64::from_le_bytes(eight.try_into().expect("eight bytes")))
+}
+
+/// Path, the record behind it, and what follows the record.
+fn split(mut bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+    let len = take_u32(&mut bytes)? as usize;
+    let (mut record, after) = bytes.split_at_checked(len)?;
+    let path_len = take_u32(&mut record)? as usize;
+    let path = take(&mut record, path_len)?;
+    Some((path, record, after))
+}
+
+fn decode(mut bytes: &[u8]) -> Option<Record> {
+    let dev = take_u64(&mut bytes)?;
+    let ino = take_u64(&mut bytes)?;
+    let unsure = take(&mut bytes, 1)?[0] != 0;
+    let entry_len = take_u32(&mut bytes)? as usize;
+    let TreeNode::Leaf { mut entries } = TreeNode::from_bytes(take(&mut bytes, entry_len)?).ok()? else {
+        return None;
+    };
+    let entry = entries.pop()?;
+    let mut pieces = Vec::new();
+    while !bytes.is_empty() {
+        pieces.push(match take(&mut bytes, 1)?[0] {
+            0 => {
+                let len = take_u32(&mut bytes)?;
+                Piece::Chunk { id: ChunkId(take(&mut bytes, 32)?.try_into().ok()?), len }
+            }
+            _ => Piece::Hole { len: take_u64(&mut bytes)? },
+        });
+    }
+    Some(Record { signature: Signature { dev, ino, unsure }, entry, pieces })
+}

@@ -1,0 +1,225 @@
+//! Opening: the slot that our password or key file fits, the chain of rosters, and the index as a writer or a reader
+//! may use it. The order of reads in `Repo::index` is part of the protocol (DESIGN.md, 6.1).
+
+use std::collections::{HashMap, HashSet};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use crate::env::Env;
+use crate::error::{Error, FormatError, Named, Result};
+use crate::format::control::{Attestation, Damage, Proposal, Verdict};
+use crate::format::id::{ObjectHash, PackId, from_hex, hash};
+use crate::format::keys::SigningKey;
+use crate::format::record::{Kind, Record};
+use crate::format::repo::RepoFile;
+use crate::format::roster::{IdentityState, Roster, Trust, validate_next};
+use crate::format::slot::{Bundle, Role, Slot, Unlock};
+use crate::repo::Repo;
+use crate::repo::lookup::{Index, Packs, Trusted};
+use crate::repo::records::{RECORD_BYTES_MAX, RUN_BYTES_MAX, object_name};
+use crate::store::{Store, StoreError};
+
+impl Repo {
+    /// Opens the repository in `store` with the first slot that `unlock` fits. `cache` is the client's cache folder; below
+    /// it each repository and identity has its own. Without one nothing is cached.
+    pub fn open(
+        store: Arc<dyn Store>,
+        unlock: &Unlock,
+        cache: Option<&Path>,
+        env: &Env,
+    ) -> Result<Self> {
+        let (file, repo_hash) = read_repo_file(&*store)?;
+        let (slot, bundle) = open_slot(&*store, unlock)?;
+        if bundle.repository != file.repository || bundle.repo_hash != repo_hash {
+            let cause = "it is not the one that this slot belongs to".to_owned();
+            return Err(Error::Damaged { what: "repo.cbor".to_owned(), cause });
+        }
+        let (roster, roster_hash) = newest_roster(&*store, &bundle)?;
+        let ours = roster.identity(&bundle.identity);
+        if ours.is_none_or(|member| member.role != bundle.role) {
+            let cause = "it does not list the identity of this slot in its role".to_owned();
+            return Err(Error::Damaged { what: "the roster".to_owned(), cause });
+        }
+        let cache = cache
+            .map(|folder| folder.join(file.repository.to_string()).join(bundle.identity.to_string()))
+            .map(|path| {
+                std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path.join("runs"))
+                    .map(|()| path.clone())
+                    .map_err(|source| Error::Cache { path, source })
+            })
+            .transpose()?;
+        let signing = SigningKey::from_seed(&bundle.seed);
+        let secrets = Mutex::new(HashMap::new());
+        let env = env.clone();
+        Ok(Self { store, env, file, bundle, signing, slot, roster, roster_hash, cache, secrets })
+    }
+
+    /// The index for reading: every run that can be read, every pack that is there.
+    pub fn index(&self) -> Result<Index> {
+        let mut packs = Packs::default();
+        self.read_retired(&mut packs)?;
+        self.store().list("packs", &mut |name, len| {
+            if let Some(id) = from_hex(name.last()) {
+                packs.listed.insert(PackId(id), len);
+            }
+        })?;
+        self.read_attested(&mut packs)?;
+        self.read_damaged(&mut packs)?;
+        let runs = self.cache().map(|cache| cache.join("runs"));
+        let index = Index::new(packs, self.trusted(), runs);
+        for name in self.object_hashes("index")? {
+            if !index.add_cached(&name) {
+                self.fetch_run(&index, &name)?;
+            }
+        }
+        Ok(index)
+    }
+
+    fn fetch_run(&self, index: &Index, id: &ObjectHash) -> Result<()> {
+        let name = format!("index/{id}");
+        let read = match self.read(Kind::IndexRun, &name, RUN_BYTES_MAX) {
+            // Merged away between listing and reading: what it said stands in another run.
+            Err(Error::Store(StoreError::NotFound { .. })) => return Ok(()),
+            read => read?,
+        };
+        let (_, payload) = self.open(Kind::IndexRun, &name, &read.body)?;
+        let run = crate::format::index::Run::new(&payload).named(&name)?;
+        let merges = matches!(read.role, Role::Admin | Role::Owner);
+        if !merges && run.packs().any(|pack| pack.author != read.author) {
+            let cause = "it describes packs of another author".to_owned();
+            return Err(Error::Damaged { what: name, cause });
+        }
+        index.add(id, payload)
+    }
+
+    /// The hashes that name the objects below a content-named folder.
+    pub(crate) fn object_hashes(&self, folder: &str) -> Result<Vec<ObjectHash>> {
+        let mut hashes = Vec::new();
+        self.store().list(folder, &mut |name, _| {
+            hashes.extend(ObjectHash::from_hex(name.last()));
+        })?;
+        Ok(hashes)
+    }
+
+    /// Packs in undecided proposals and in verdicts.
+    fn read_retired(&self, packs: &mut Packs) -> Result<()> {
+        let mut names = Vec::new();
+        self.store().list("retired", &mut |name, _| names.push(name))?;
+        let decided: HashSet<String> = names
+            .iter()
+            .filter_map(|name| name.as_str().strip_suffix(".verdict").map(str::to_owned))
+            .collect();
+        for name in &names {
+            let name = name.as_str();
+            let condemned = if name.ends_with(".verdict") {
+                let read = self.read(Kind::Verdict, name, RECORD_BYTES_MAX)?;
+                Verdict::from_cbor(&read.body).named(name)?.packs
+            } else if decided.contains(name) {
+                continue;
+            } else {
+                let read = self.read(Kind::Proposal, name, RECORD_BYTES_MAX)?;
+                Proposal::from_cbor(&read.body).named(name)?.packs
+            };
+            packs.condemned.extend(condemned);
+        }
+        Ok(())
+    }
+
+    fn read_attested(&self, packs: &mut Packs) -> Result<()> {
+        for id in self.object_hashes("attest")? {
+            let name = format!("attest/{id}");
+            let read = self.read(Kind::Attestation, &name, RECORD_BYTES_MAX)?;
+            packs.attested.extend(Attestation::from_cbor(&read.body).named(&name)?.packs);
+        }
+        Ok(())
+    }
+
+    fn read_damaged(&self, packs: &mut Packs) -> Result<()> {
+        for id in self.object_hashes("damaged")? {
+            let name = format!("damaged/{id}");
+            let read = self.read(Kind::Damage, &name, RECORD_BYTES_MAX)?;
+            let (_, body) = self.open(Kind::Damage, &name, &read.body)?;
+            let frames = Damage::from_cbor(&body).named(&name)?.frames;
+            packs.damaged.extend(frames.iter().map(|frame| (frame.pack, frame.offset)));
+        }
+        Ok(())
+    }
+
+    /// Packs of our own, of owners, and attested ones (DESIGN.md, 5).
+    fn trusted(&self) -> Trusted {
+        let trust = self.roster().settings.trust;
+        let owners = self.roster().identities.iter().filter(|member| {
+            member.role == Role::Owner && member.state == IdentityState::Active
+        });
+        let mut authors = HashSet::from([self.identity()]);
+        if trust != Trust::Own {
+            authors.extend(owners.map(|member| member.id));
+        }
+        Trusted { everyone: trust == Trust::All, attested: trust == Trust::Attested, authors }
+    }
+}
+
+fn read_repo_file(store: &dyn Store) -> Result<(RepoFile, [u8; 32])> {
+    let bytes = match store.get(&object_name("repo.cbor")?, RECORD_BYTES_MAX) {
+        Err(StoreError::NotFound { .. }) => {
+            return Err(Error::NoRepository { place: store.describe() });
+        }
+        read => read?,
+    };
+    let record = Record::parse(&bytes, Kind::Repo).named("repo.cbor")?;
+    Ok((RepoFile::from_cbor(record.body).named("repo.cbor")?, hash(&bytes)))
+}
+
+/// Tries every slot. One that is broken does not hide the others.
+fn open_slot(store: &dyn Store, unlock: &Unlock) -> Result<(ObjectHash, Bundle)> {
+    let mut ids = Vec::new();
+    store.list("slots", &mut |name, _| ids.extend(ObjectHash::from_hex(name.last())))?;
+    let mut broken = None;
+    for id in &ids {
+        let name = format!("slots/{id}");
+        let opened = store.get(&object_name(&name)?, RECORD_BYTES_MAX).map_err(Error::from).and_then(|bytes| {
+            if hash(&bytes) != id.0 {
+                let source = FormatError::Rot { object: Kind::Slot.name() };
+                return Err(Error::Format { name: name.clone(), source });
+            }
+            let record = Record::parse(&bytes, Kind::Slot).named(&name)?;
+            let slot = Slot::from_cbor(record.body).named(&name)?;
+            match slot.open(unlock) {
+                Err(FormatError::Commitment { .. }) => Ok(None),
+                bundle => bundle.named(&name).map(Some),
+            }
+        });
+        match opened {
+            Ok(Some(bundle)) => return Ok((*id, bundle)),
+            Ok(None) => {}
+            Err(error) => broken = Some(error),
+        }
+    }
+    Err(broken.unwrap_or(Error::WrongKey { slots: ids.len() }))
+}
+
+/// Follows the chain from the root key; invalid objects are void, the newest valid one counts.
+fn newest_roster(store: &dyn Store, bundle: &Bundle) -> Result<(Roster, [u8; 32])> {
+    let mut names = Vec::new();
+    store.list("roster", &mut |name, _| names.push(name))?;
+    let mut newest: Option<(Roster, [u8; 32])> = None;
+    for name in &names {
+        let bytes = store.get(name, RECORD_BYTES_MAX)?;
+        let valid = Record::parse(&bytes, Kind::Roster).and_then(|record| {
+            validate_next(newest.as_ref(), &record, name.as_str(), bundle.repository, &bundle.root_verifying)
+        });
+        if let Ok(roster) = valid {
+            newest = Some((roster, hash(&bytes)));
+        }
+    }
+    let (roster, roster_hash) = newest.ok_or_else(|| Error::Damaged {
+        what: "the roster".to_owned(),
+        cause: "no object below roster/ carries a valid signature of the root key".to_owned(),
+    })?;
+    if roster.number < bundle.newest_roster {
+        let what = format!("roster {} is the newest here, this slot has seen {}", roster.number, bundle.newest_roster);
+        return Err(Error::Rollback { what });
+    }
+    Ok((roster, roster_hash))
+}

@@ -1,0 +1,84 @@
+//! Snapshots as users name them: all of them, one by the beginning of its id, the latest.
+
+use crate::error::{Error, Named, Result};
+use crate::format::id::SessionId;
+use crate::format::record::Kind;
+use crate::format::snapshot::Snapshot;
+use crate::repo::Repo;
+use crate::repo::records::RECORD_BYTES_MAX;
+use crate::store::StoreError;
+
+#[derive(Debug, Clone)]
+pub struct SnapshotInfo {
+    pub id: SessionId,
+    pub snapshot: Snapshot,
+    pub author_name: String,
+    /// H of the stored object: what the next snapshot of this author cites.
+    pub hash: [u8; 32],
+    /// Stored length of the snapshot object itself.
+    pub stored_bytes: u64,
+}
+
+impl Repo {
+    /// Every live snapshot that can be read, oldest first. One that cannot be read is an error that names it.
+    pub fn snapshots(&self) -> Result<Vec<SnapshotInfo>> {
+        let mut snapshots = Vec::new();
+        for id in self.live_snapshot_ids()? {
+            snapshots.extend(self.snapshot(&id)?);
+        }
+        snapshots.sort_by_key(|info| (info.snapshot.time, info.id));
+        Ok(snapshots)
+    }
+
+    /// Sessions with an object below `snapshots/` and none below `forgotten/`; tombstones are still among them.
+    pub(crate) fn live_snapshot_ids(&self) -> Result<Vec<SessionId>> {
+        let mut forgotten = Vec::new();
+        self.store().list("forgotten", &mut |name, _| {
+            forgotten.extend(SessionId::from_hex(name.last()));
+        })?;
+        let mut ids = Vec::new();
+        self.store().list("snapshots", &mut |name, _| ids.extend(SessionId::from_hex(name.last())))?;
+        ids.retain(|id| !forgotten.contains(id));
+        Ok(ids)
+    }
+
+    /// `None`: a tombstone, or it was deleted meanwhile.
+    pub(crate) fn snapshot(&self, id: &SessionId) -> Result<Option<SnapshotInfo>> {
+        let name = format!("snapshots/{id}");
+        let bytes = match self.get(&name, RECORD_BYTES_MAX) {
+            Err(Error::Store(StoreError::NotFound { .. })) => return Ok(None),
+            bytes => bytes?,
+        };
+        if Kind::of(&bytes) == Some(Kind::Tombstone) {
+            self.check(Kind::Tombstone, &name, &bytes)?;
+            return Ok(None);
+        }
+        let read = self.check(Kind::Snapshot, &name, &bytes)?;
+        let (context, body) = self.open(Kind::Snapshot, &name, &read.body)?;
+        let snapshot = Snapshot::from_cbor(&body).named(&name)?;
+        if snapshot.author != read.author || context.session != *id {
+            let cause = "it was signed by another than its author, or moved".to_owned();
+            return Err(Error::Damaged { what: name, cause });
+        }
+        let author = self.roster().identity(&read.author);
+        let author_name = author.map(|member| member.name.clone()).unwrap_or_default();
+        let stored_bytes = read.stored_bytes;
+        Ok(Some(SnapshotInfo { id: *id, snapshot, author_name, hash: read.hash, stored_bytes }))
+    }
+
+    /// A snapshot by the beginning of its id, or `latest`.
+    pub fn find_snapshot(&self, wanted: &str) -> Result<SnapshotInfo> {
+        let none = || Error::NoSnapshot { wanted: wanted.to_owned() };
+        if wanted == "latest" {
+            return self.snapshots()?.pop().ok_or_else(none);
+        }
+        let wanted_lower = wanted.to_ascii_lowercase();
+        let mut found: Vec<SessionId> = self.live_snapshot_ids()?;
+        found.retain(|id| !wanted_lower.is_empty() && id.to_string().starts_with(&wanted_lower));
+        match found[..] {
+            [] => Err(none()),
+            [id] => self.snapshot(&id)?.ok_or_else(none),
+            _ => Err(Error::AmbiguousSnapshot { wanted: wanted.to_owned(), found: found.len() }),
+        }
+    }
+}
