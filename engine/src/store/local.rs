@@ -9,31 +9,29 @@
 
 use std::collections::BTreeSet;
 use std::fs::{DirBuilder, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, Stat};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
+mod temporary;
+
+use self::temporary::{Temporary, is_temporary, unique};
 use super::{
     ObjectName, Put, Staged, Store, StoreError, TEMPORARY_FOLDER, check_folder, check_range, probe,
 };
 
 const FOLDER_MODE: Mode = Mode::RWXU;
-const OBJECT_MODE: Mode = Mode::RUSR;
 const OPEN_FOLDER: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 /// `NONBLOCK`: a planted pipe must not hang the reader.
 const OPEN_OBJECT: OFlags =
     OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
-const CREATE_TEMPORARY: OFlags =
-    OFlags::WRONLY.union(OFlags::CREATE).union(OFlags::EXCL).union(OFlags::CLOEXEC);
-const TEMPORARY_SUFFIX: &str = ".part";
 
 /// Clones share the opened folder.
 #[derive(Clone, Debug)]
@@ -95,8 +93,7 @@ impl LocalStore {
     /// Tries on a real object what a store must give; `NotSuitable` if it does not. Says nothing
     /// about several hosts: ask [`Self::fs_kind`].
     pub fn probe(&self) -> Result<(), StoreError> {
-        let unused = unique().replace(TEMPORARY_SUFFIX, "");
-        probe(self, &ObjectName::new(&format!("probe-{unused}"))?)
+        probe(self, &ObjectName::new(&format!("probe-{}", unique()))?)
     }
 
     #[cfg(target_os = "linux")]
@@ -354,102 +351,6 @@ impl Root {
     }
 }
 
-/// A file in `tmp/` that becomes an object, or goes when dropped.
-struct Temporary {
-    root: Arc<Root>,
-    folder: OwnedFd,
-    name: String,
-    file: File,
-}
-
-impl Temporary {
-    fn new(root: &Arc<Root>) -> Result<Self, StoreError> {
-        root.check_exists()?;
-        let failed = |error| path_error(TEMPORARY_FOLDER, "create a temporary in", error);
-        let folder = root.make_folder(TEMPORARY_FOLDER).map_err(failed)?;
-        loop {
-            let name = unique();
-            match rustix::fs::openat(&folder, name.as_str(), CREATE_TEMPORARY, OBJECT_MODE) {
-                Ok(fd) => {
-                    let root = Arc::clone(root);
-                    return Ok(Self { root, folder, name, file: File::from(fd) });
-                }
-                Err(Errno::EXIST) => {} // another host or container with our process id
-                Err(error) => return Err(failed(error)),
-            }
-        }
-    }
-
-    /// Content first, name second; the folder's sync is the caller's.
-    fn publish(self, name: &ObjectName) -> Result<Put, StoreError> {
-        if self.root.holds(name)? {
-            return Ok(Put::Existed);
-        }
-        let failed = |op| move |error| StoreError::from_io(name.as_str(), op, error);
-        self.file.sync_data().map_err(failed("write"))?;
-        let folder = self.root.make_folder(name.folder());
-        let folder = folder.map_err(|error| path_error(name.as_str(), "make the folder of", error));
-        match self.give_name(&folder?, name.last()) {
-            Ok(()) => Ok(Put::Created),
-            Err(Errno::EXIST) => self.settle(name),
-            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => Err(StoreError::NotSuitable {
-                place: self.root.path.display().to_string(),
-                reason: "its file system has neither hard links nor exclusive renames".into(),
-            }),
-            Err(error) => Err(path_error(name.as_str(), "link", error)),
-        }
-    }
-
-    fn give_name(&self, folder: &OwnedFd, last: &str) -> rustix::io::Result<()> {
-        let from = self.name.as_str();
-        match rustix::fs::linkat(&self.folder, from, folder, last, AtFlags::empty()) {
-            Err(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS) => self.rename(folder, last),
-            result => result,
-        }
-    }
-
-    /// For file systems without hard links (exFAT, some FUSE).
-    fn rename(&self, folder: &OwnedFd, last: &str) -> rustix::io::Result<()> {
-        let from = self.name.as_str();
-        rustix::fs::renameat_with(&self.folder, from, folder, last, RenameFlags::NOREPLACE)
-    }
-
-    /// The name was taken: by an object, or (when a network server answers a repeated request) by
-    /// ourselves.
-    fn settle(&self, name: &ObjectName) -> Result<Put, StoreError> {
-        let failed = |error| path_error(name.as_str(), "examine", error);
-        let ours = rustix::fs::fstat(&self.file).map_err(failed)?;
-        match self.root.stat(name)? {
-            Some(found) if (found.st_dev, found.st_ino) == (ours.st_dev, ours.st_ino) => {
-                Ok(Put::Created)
-            }
-            Some(found) if !FileType::from_raw_mode(found.st_mode).is_file() => {
-                Err(StoreError::NotRegular { name: name.to_string() })
-            }
-            _ => Ok(Put::Existed), // or existed a moment ago
-        }
-    }
-}
-
-impl Staged for Temporary {
-    fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
-        self.file.write_all(bytes).map_err(|error| {
-            StoreError::from_io(&format!("{TEMPORARY_FOLDER}/{}", self.name), "write", error)
-        })
-    }
-
-    fn commit(self: Box<Self>, name: &ObjectName) -> Result<Put, StoreError> {
-        self.publish(name)
-    }
-}
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        // what cannot be removed now is swept later
-        let _ = rustix::fs::unlinkat(&self.folder, self.name.as_str(), AtFlags::empty());
-    }
-}
-
 fn list_below(
     folder_fd: &OwnedFd,
     folder: &str,
@@ -504,7 +405,8 @@ fn stat_at(folder: &OwnedFd, last: &str) -> rustix::io::Result<Option<Stat>> {
 }
 
 fn is_folder(folder: &OwnedFd, last: &str) -> bool {
-    matches!(stat_at(folder, last), Ok(Some(stat)) if FileType::from_raw_mode(stat.st_mode).is_dir())
+    let stat = stat_at(folder, last);
+    stat.is_ok_and(|stat| stat.is_some_and(|s| FileType::from_raw_mode(s.st_mode).is_dir()))
 }
 
 fn modified(stat: &Stat) -> SystemTime {
@@ -520,19 +422,6 @@ fn path_error(name: &str, op: &'static str, error: Errno) -> StoreError {
         Errno::LOOP | Errno::NOTDIR | Errno::NXIO => StoreError::NotRegular { name: name.into() },
         error => StoreError::from_io(name, op, error.into()),
     }
-}
-
-/// A new name in `tmp/`. Not secret: only unlikely to be taken, and `O_EXCL` decides.
-fn unique() -> String {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
-    format!("{:x}-{now:x}-{count:x}{TEMPORARY_SUFFIX}", std::process::id())
-}
-
-fn is_temporary(name: &str) -> bool {
-    name.strip_suffix(TEMPORARY_SUFFIX)
-        .is_some_and(|stem| stem.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-'))
 }
 
 /// Magic numbers: linux/magic.h, and the file systems' own sources for Lustre, GPFS and CIFS.
@@ -556,41 +445,7 @@ fn fs_kind_of(magic: u32) -> FsKind {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
-    /// No file system without hard links is at hand, so the way for those is called by itself.
-    #[test]
-    fn rename_puts_only_if_absent() {
-        let place = tempfile::tempdir().unwrap();
-        let store = LocalStore::create(&place.path().join("store")).unwrap();
-        let name = ObjectName::new("packs/a").unwrap();
-        let folder = store.root.make_folder("packs").unwrap();
-        let temporary = |bytes: &[u8]| {
-            let mut temporary = Temporary::new(&store.root).unwrap();
-            temporary.write(bytes).unwrap();
-            temporary
-        };
-        assert_eq!(temporary(b"first").rename(&folder, name.last()), Ok(()));
-        let second = temporary(b"second");
-        assert_eq!(second.rename(&folder, name.last()), Err(Errno::EXIST));
-        assert_eq!(second.settle(&name).unwrap(), Put::Existed);
-        drop(second);
-        assert_eq!(store.get(&name, 10).unwrap(), b"first");
-        assert_eq!(names_in(&store.root.folder("tmp").unwrap()).unwrap(), [""; 0]);
-    }
-
-    /// A network server that repeats our link answers EEXIST to its own success.
-    #[test]
-    fn a_repeated_link_is_still_ours() {
-        let place = tempfile::tempdir().unwrap();
-        let store = LocalStore::create(&place.path().join("store")).unwrap();
-        let name = ObjectName::new("a").unwrap();
-        let temporary = Temporary::new(&store.root).unwrap();
-        let folder = store.root.folder("").unwrap();
-        assert_eq!(temporary.give_name(&folder, "a"), Ok(()));
-        assert_eq!(temporary.give_name(&folder, "a"), Err(Errno::EXIST));
-        assert_eq!(temporary.settle(&name).unwrap(), Put::Created);
-    }
+    use super::fs_kind_of;
 
     #[cfg(target_os = "linux")]
     #[test]
