@@ -1,4 +1,3 @@
 //! Strongroom: a content-defined-deduplicating, encrypted backup engine.
 
-pub mod error;
-pub mod format;
+pub mod store;
