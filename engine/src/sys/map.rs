@@ -144,7 +144,7 @@ impl Slot {
     fn claim(start: usize, bytes: usize) -> Option<&'static Slot> {
         SLOTS.iter().find(|slot| {
             let turn = slot.turn.load(SeqCst);
-            let free = turn % 2 == 0 && slot.start.load(SeqCst) == 0;
+            let free = turn.is_multiple_of(2) && slot.start.load(SeqCst) == 0;
             if !free || slot.turn.compare_exchange(turn, turn + 1, SeqCst, SeqCst).is_err() {
                 return false;
             }
@@ -166,7 +166,7 @@ impl Slot {
     fn range_around(&self, address: usize) -> Option<(usize, usize)> {
         let turn = self.turn.load(SeqCst);
         let (start, end) = (self.start.load(SeqCst), self.end.load(SeqCst));
-        let still = turn % 2 == 0 && turn == self.turn.load(SeqCst);
+        let still = turn.is_multiple_of(2) && turn == self.turn.load(SeqCst);
         (still && start != 0 && (start..end).contains(&address)).then_some((start, end))
     }
 }
