@@ -1,3 +1,3 @@
 //! Strongroom: a content-defined-deduplicating, encrypted backup engine.
 
-pub mod store;
+pub mod sys;

@@ -1,0 +1,146 @@
+//! Directories by handle, for the walk: names, stats, and opening what is found.
+//!
+//! Everything but [`Dir::open`] is relative to a handle and follows no symlink, so a tree of any
+//! depth works and nothing that is moved during the walk leads out of it. Recursion, order and
+//! exclusion are the walk's business.
+
+use std::fs::File;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{CWD, Mode, OFlags, RawDir, SeekFrom, openat, readlinkat, seek};
+use rustix::io::{Errno, retry_on_intr};
+
+use super::stat::{Kind, Stat, fstat, stat_at};
+
+/// Longest name of one entry, in bytes, on every file system we know.
+pub const NAME_BYTES_MAX: usize = 255;
+
+/// Room for a few hundred entries a `getdents`; larger buys nothing measurable.
+const LISTING_BYTES: usize = 64 << 10;
+
+/// An open directory.
+#[derive(Debug)]
+pub struct Dir {
+    fd: OwnedFd,
+}
+
+/// One entry of a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DirName {
+    pub name: Box<[u8]>,
+    /// What the listing says; `None` where only a stat tells.
+    pub kind: Option<Kind>,
+}
+
+impl Dir {
+    /// Opens a root that the user named; symlinks in `path` are followed.
+    pub fn open(path: &Path) -> io::Result<Dir> {
+        let fd = open_quietly(CWD, path, OFlags::DIRECTORY)?;
+        Ok(Dir { fd })
+    }
+
+    /// Opens a child directory; a symlink or anything else is an error (`ENOTDIR`, `ELOOP`).
+    pub fn open_dir(&self, name: &[u8]) -> io::Result<Dir> {
+        let fd = open_quietly(&self.fd, checked(name)?, OFlags::DIRECTORY | OFlags::NOFOLLOW)?;
+        Ok(Dir { fd })
+    }
+
+    /// All entries but `.` and `..`, sorted by bytes. The handle has one read position: two threads
+    /// must not list the same handle at a time.
+    pub fn names(&self) -> io::Result<Vec<DirName>> {
+        let mut buffer = [const { MaybeUninit::uninit() }; LISTING_BYTES];
+        seek(&self.fd, SeekFrom::Start(0))?;
+        let mut listing = RawDir::new(&self.fd, &mut buffer);
+        let mut names = Vec::new();
+        while let Some(entry) = listing.next() {
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
+            if name != b"." && name != b".." {
+                names.push(DirName { name: name.into(), kind: Kind::of(entry.file_type()) });
+            }
+        }
+        names.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        Ok(names)
+    }
+
+    /// The entry itself, not what a symlink points to.
+    pub fn stat(&self, name: &[u8]) -> io::Result<Stat> {
+        stat_at(&self.fd, checked(name)?)
+    }
+
+    /// Opens for reading, leaving the access time alone where the owner allows. Never waits for the
+    /// other end of a FIFO; the caller compares [`fstat`] with the stat it decided on, as the name
+    /// may mean another object by now.
+    pub fn open_file(&self, name: &[u8]) -> io::Result<File> {
+        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+        match open_quietly(&self.fd, checked(name)?, flags) {
+            Err(Errno::AGAIN) => self.open_leased(name),
+            other => Ok(other?.into()),
+        }
+    }
+
+    pub fn read_link(&self, name: &[u8]) -> io::Result<Vec<u8>> {
+        Ok(readlinkat(&self.fd, checked(name)?, Vec::new())?.into_bytes())
+    }
+
+    /// A file that another process holds a lease on (Samba's oplocks) refuses a non-blocking open.
+    /// Waits for the lease to break, which the kernel bounds (`/proc/sys/fs/lease-break-time`), but
+    /// only once the object is pinned and known to be a file.
+    fn open_leased(&self, name: &[u8]) -> io::Result<File> {
+        let pinned = open_path(&self.fd, name)?;
+        if fstat(&pinned)?.kind != Kind::File {
+            return Err(Errno::AGAIN.into());
+        }
+        let path = format!("/proc/self/fd/{}", pinned.as_raw_fd());
+        Ok(open_quietly(CWD, path.as_str(), OFlags::empty())?.into())
+    }
+}
+
+impl AsFd for Dir {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// One component that can only mean an entry of its directory: not empty, `.` or `..`, without `/`
+/// or NUL, at most [`NAME_BYTES_MAX`] bytes.
+pub fn valid_name(name: &[u8]) -> bool {
+    !matches!(name, b"" | b"." | b"..")
+        && name.len() <= NAME_BYTES_MAX
+        && !name.iter().any(|byte| matches!(byte, b'/' | 0))
+}
+
+/// The name if it is valid, else `InvalidInput`.
+pub(super) fn checked(name: &[u8]) -> io::Result<&[u8]> {
+    if valid_name(name) {
+        return Ok(name);
+    }
+    let shown = name.escape_ascii();
+    Err(io::Error::new(
+        io::ErrorKind::InvalidInput,
+        format!("not a name of one entry: \"{shown}\""),
+    ))
+}
+
+/// Pins whatever the name means now, without opening it: no device is touched, no symlink followed.
+pub(super) fn open_path(dir: impl AsFd, name: &[u8]) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(openat(dir, checked(name)?, flags, Mode::empty())?)
+}
+
+/// Opens read-only without touching the access time; only the owner and root may ask for that.
+fn open_quietly<P: rustix::path::Arg + Copy>(
+    dir: impl AsFd,
+    path: P,
+    flags: OFlags,
+) -> rustix::io::Result<OwnedFd> {
+    let flags = flags | OFlags::RDONLY | OFlags::CLOEXEC;
+    let open = |flags| retry_on_intr(|| openat(&dir, path, flags, Mode::empty()));
+    match open(flags | OFlags::NOATIME) {
+        Err(Errno::PERM) => open(flags),
+        other => other,
+    }
+}
