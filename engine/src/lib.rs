@@ -1,1 +1,3 @@
 //! Strongroom: a content-defined-deduplicating, encrypted backup engine.
+
+pub mod backup;
