@@ -1,3 +1,3 @@
 //! Strongroom: a content-defined-deduplicating, encrypted backup engine.
 
-pub mod sys;
+pub mod backup;
