@@ -34,7 +34,7 @@ use crate::format::snapshot::Counts;
 use crate::repo::Repo;
 use crate::repo::packer::{OpenPack, Packer};
 use crate::repo::session::Session;
-use crate::repo::trees::DirIds;
+use crate::format::snapshot::Directory;
 use crate::repo::journal;
 use crate::watch::Watch;
 
@@ -73,7 +73,7 @@ pub struct BackupOptions {
     /// Do not decode finished frames and hash their chunks again.
     pub no_verify: bool,
     /// Name and offset from UTC, in seconds, of the local time zone.
-    pub zone: Option<(String, i64)>,
+    pub zone: Option<(String, i32)>,
 }
 
 pub enum Source<'a> {
@@ -82,7 +82,7 @@ pub enum Source<'a> {
         name: &'a [u8],
         reader: &'a mut (dyn Read + Send),
         /// Asked after the end of the stream and before the commit: exit code of the command that wrote it.
-        finish: &'a mut dyn FnMut() -> Result<Option<u64>>,
+        finish: &'a mut dyn FnMut() -> Result<Option<u32>>,
     },
 }
 
@@ -131,7 +131,7 @@ fn once(
     let started = (repo.env().now(), std::time::Instant::now());
     let roots = Roots::of(source, watch)?;
     // 1. The session, before anything is looked up. 2. The index, in its own fixed order of reads.
-    let mut session = Session::unwritten(repo)?;
+    let session = Session::new(repo)?;
     let opened = journal::open(repo, &roots.paths, &session.id)?;
     let (past, journal) = opened.map_or((None, None), |(past, journal)| (Some(past), Some(journal)));
     if !options.dry_run {
@@ -150,12 +150,13 @@ fn once(
         Source::Paths(_) => None,
     };
     let snapshot = commit::commit(&work, &session, &roots, root, exit)?;
+    let report = work.report(snapshot, started.1.elapsed().as_secs_f64());
     match journal {
         Some(journal) if options.dry_run => journal.discard(),
         Some(journal) => journal.commit()?,
         None => {}
     }
-    Ok(work.report(snapshot, started.1.elapsed().as_secs_f64()))
+    Ok(report)
 }
 
 /// What a worker is handed.
@@ -173,7 +174,7 @@ pub struct Queues {
     pub packs: Sender<OpenPack>,
 }
 
-fn pipeline(work: &Work, roots: &Roots, source: &mut Source) -> Result<DirIds> {
+fn pipeline(work: &Work, roots: &Roots, source: &mut Source) -> Result<Directory> {
     let threads = work.repo.env().threads();
     if threads == 1 {
         let mut worker = Worker::new(work, None);

@@ -1,10 +1,14 @@
 //! Bytes ↔ values, as `docs/format.md` says. No I/O, no clock, no randomness of its own.
 
 pub mod cbor;
+pub mod codec;
 pub mod control;
 pub mod id;
+pub mod index;
 pub mod keys;
 pub mod kind;
+mod layout;
+pub mod pack;
 pub mod record;
 pub mod repo;
 pub mod roster;
@@ -12,3 +16,4 @@ pub mod seal;
 pub mod session;
 pub mod slot;
 pub mod snapshot;
+pub mod tree;

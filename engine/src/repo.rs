@@ -36,6 +36,8 @@ pub struct Repo {
     env: Env,
     file: RepoFile,
     bundle: Bundle,
+    id_key: Option<IdKey>,
+    refid_key: IdKey,
     signing: SigningKey,
     slot: ObjectHash,
     roster: Roster,
@@ -103,16 +105,16 @@ impl Repo {
     /// The key of content and TREE ids.
     pub fn id_key(&self) -> Result<&IdKey> {
         let needs = "the ID key (backup, restore or owner)";
-        self.bundle.id.as_ref().ok_or(Error::Role { role: self.role(), needs })
+        self.id_key.as_ref().ok_or(Error::Role { role: self.role(), needs })
     }
 
     /// The key of REFS ids.
     pub fn refid_key(&self) -> &IdKey {
-        &self.bundle.refid
+        &self.refid_key
     }
 
     pub fn index_key(&self, epoch: u32) -> Result<Secret> {
-        let known = self.bundle.index.iter().find(|(of, _)| *of == epoch);
+        let known = self.bundle.keys.index.iter().find(|(of, _)| *of == epoch);
         let needs = "the INDEX key of that epoch";
         known.map(|(_, key)| key.clone()).ok_or(Error::Role { role: self.role(), needs })
     }
@@ -124,11 +126,12 @@ impl Repo {
 
     fn kem_keys(&self, recipient: Recipient) -> &[(u32, KemSecret)] {
         match recipient {
-            Recipient::Data => &self.bundle.data,
-            Recipient::Tree => &self.bundle.tree,
-            Recipient::Meta => &self.bundle.meta,
-            Recipient::Index => &[],
+            Recipient::Data => self.bundle.keys.data.as_deref(),
+            Recipient::Tree => self.bundle.keys.tree.as_deref(),
+            Recipient::Meta => self.bundle.keys.meta.as_deref(),
+            Recipient::Index => None,
         }
+        .unwrap_or_default()
     }
 
     /// The secret that opens a frame or record with this context. Session secrets come from `seals/<session>`, and

@@ -9,13 +9,14 @@ use crate::backup::work::Worker;
 use crate::error::Result;
 use crate::format::id::{ChunkId, hash};
 use crate::format::seal::Recipient;
-use crate::format::tree::{Entry, ListRow, RefsNode, Segment, TreeNode, ends_inner, ends_leaf, ends_list};
-use crate::repo::trees::{DirIds, Piece};
+use crate::format::tree::{
+    Child, ChunkRef, LIST_ABOVE_CHUNKS, ListChild, RefsNode, Segment, TreeChild, TreeNode, ends_inner,
+    ends_leaf, ends_list, leaf_from_encoded, put_entry,
+};
+use crate::format::snapshot::Directory;
+use crate::repo::trees::Piece;
 use crate::sys::stat::Stat;
 use crate::watch::Counter;
-
-/// A file with more chunks keeps them in a chunk list of its own.
-const INLINE_CHUNKS_MAX: usize = 1024;
 
 /// Which entries are one file. A group is named after the first path that was met, and keeps its name in later backups.
 #[derive(Default)]
@@ -34,18 +35,26 @@ impl HardLinks {
 /// One leaf being filled: both halves of it.
 #[derive(Default)]
 struct Leaf {
-    entries: Vec<Entry>,
-    children: Vec<(ChunkId, ChunkId)>,
-    chunks: Vec<(ChunkId, u32)>,
+    entries: usize,
+    first_name: Vec<u8>,
+    /// The entries as the TREE node will hold them.
+    encoded: Vec<u8>,
+    children: Vec<Child>,
+    chunks: Vec<ChunkRef>,
     lists: Vec<ChunkId>,
-    tree_bytes: usize,
 }
 
 /// A stored node, as the node above names it.
 struct Stored {
-    ids: DirIds,
+    ids: Directory,
     first_name: Vec<u8>,
     entries: u64,
+}
+
+impl Stored {
+    fn into_child(self) -> TreeChild {
+        TreeChild { first_name: self.first_name, entries: self.entries }
+    }
 }
 
 impl Worker<'_> {
@@ -68,17 +77,16 @@ impl Worker<'_> {
         Ok(())
     }
 
-    fn assemble(&mut self, dir: &DirNode) -> Result<DirIds> {
+    fn assemble(&mut self, dir: &DirNode) -> Result<Directory> {
         let mut leaf = Leaf::default();
         let mut nodes = Vec::new();
         for done in dir.take_done().into_iter().flatten() {
-            self.add(&mut leaf, done)?;
-            let name = &leaf.entries.last().expect("just added").name;
-            if ends_leaf(name, leaf.entries.len(), leaf.tree_bytes, leaf.chunks.len()) {
+            let name = self.add(&mut leaf, done)?;
+            if ends_leaf(&name, leaf.entries, leaf.encoded.len(), leaf.chunks.len()) {
                 nodes.push(self.store_leaf(std::mem::take(&mut leaf))?);
             }
         }
-        if nodes.is_empty() || !leaf.entries.is_empty() {
+        if nodes.is_empty() || leaf.entries > 0 {
             nodes.push(self.store_leaf(leaf)?);
         }
         while nodes.len() > 1 {
@@ -87,12 +95,13 @@ impl Worker<'_> {
         Ok(nodes[0].ids)
     }
 
-    fn add(&mut self, leaf: &mut Leaf, done: Done) -> Result<()> {
+    /// The name of the entry that was added.
+    fn add(&mut self, leaf: &mut Leaf, done: Done) -> Result<Vec<u8>> {
         let entry = match done {
             Done::Dir(mut entry, ids) => {
                 entry.child = ids.map(|ids| {
-                    leaf.children.push((ids.refs, ids.tree));
-                    leaf.children.len() as u64 - 1
+                    leaf.children.push(Child { refs: ids.refs, tree: ids.tree });
+                    leaf.children.len() as u32 - 1
                 });
                 entry
             }
@@ -102,14 +111,17 @@ impl Worker<'_> {
                 entry
             }
         };
-        leaf.tree_bytes += entry.encoded_len_hint();
-        leaf.entries.push(entry);
-        Ok(())
+        put_entry(&entry, &mut leaf.encoded);
+        if leaf.entries == 0 {
+            leaf.first_name.clone_from(&entry.name);
+        }
+        leaf.entries += 1;
+        Ok(entry.name)
     }
 
     /// The content of a file as segments that point into this leaf.
     fn segments(&mut self, leaf: &mut Leaf, pieces: &[Piece]) -> Result<Vec<Segment>> {
-        let inline = pieces.len() <= INLINE_CHUNKS_MAX;
+        let inline = pieces.len() <= LIST_ABOVE_CHUNKS;
         let mut segments = Vec::new();
         let mut rest = pieces;
         while let Some(piece) = rest.first() {
@@ -118,15 +130,15 @@ impl Worker<'_> {
                 rest = &rest[1..];
                 continue;
             }
-            let run: Vec<(ChunkId, u32)> = rest.iter().map_while(Piece::chunk).collect();
+            let run: Vec<ChunkRef> = rest.iter().map_while(Piece::chunk).collect();
             rest = &rest[run.len()..];
-            let len = run.iter().map(|(_, len)| u64::from(*len)).sum();
+            let len = run.iter().map(|chunk| u64::from(chunk.len)).sum();
             if inline {
-                let first = leaf.chunks.len() as u64;
-                segments.push(Segment::Run { first, chunks: run.len() as u64, len });
+                let first = leaf.chunks.len() as u32;
+                segments.push(Segment::Chunks { first, chunks: run.len() as u32, len });
                 leaf.chunks.extend(run);
             } else {
-                let list = leaf.lists.len() as u64;
+                let list = leaf.lists.len() as u32;
                 leaf.lists.push(self.store_list(&run)?);
                 segments.push(Segment::List { list, len });
             }
@@ -135,12 +147,10 @@ impl Worker<'_> {
     }
 
     fn store_leaf(&mut self, leaf: Leaf) -> Result<Stored> {
-        let Leaf { entries, children, chunks, lists, .. } = leaf;
-        let first_name = entries.first().map(|entry| entry.name.clone()).unwrap_or_default();
-        let count = entries.len() as u64;
+        let Leaf { entries, first_name, encoded, children, chunks, lists } = leaf;
         let refs = RefsNode::Leaf { children, chunks, lists };
-        let ids = self.store_pair(&refs, &TreeNode::Leaf { entries })?;
-        Ok(Stored { ids, first_name, entries: count })
+        let ids = self.store_pair(&refs, &leaf_from_encoded(entries, &encoded))?;
+        Ok(Stored { ids, first_name, entries: entries as u64 })
     }
 
     fn store_inner(&mut self, nodes: Vec<Stored>) -> Result<Vec<Stored>> {
@@ -151,35 +161,39 @@ impl Worker<'_> {
             group.push(node);
             let last = group.last().expect("just added");
             if place + 1 == count || ends_inner(&last.first_name, group.len()) {
-                let children = group.iter().map(|node| (node.ids.refs, node.ids.tree)).collect();
+                let children = group
+                    .iter()
+                    .map(|node| Child { refs: node.ids.refs, tree: node.ids.tree })
+                    .collect();
                 let entries = group.iter().map(|node| node.entries).sum();
                 let first_name = group[0].first_name.clone();
-                let names = group.drain(..).map(|node| (node.first_name, node.entries)).collect();
+                let names = group.drain(..).map(Stored::into_child).collect();
                 let refs = RefsNode::Inner { children };
-                let ids = self.store_pair(&refs, &TreeNode::Inner { children: names })?;
+                let tree = TreeNode::Inner { children: names }.to_bytes();
+                let ids = self.store_pair(&refs, &tree)?;
                 above.push(Stored { ids, first_name, entries });
             }
         }
         Ok(above)
     }
 
-    fn store_pair(&mut self, refs: &RefsNode, tree: &TreeNode) -> Result<DirIds> {
+    fn store_pair(&mut self, refs: &RefsNode, tree: &[u8]) -> Result<Directory> {
         let refs = self.store(Recipient::Meta, &refs.to_bytes())?;
-        let tree = self.store(Recipient::Tree, &tree.to_bytes())?;
-        Ok(DirIds { refs, tree })
+        let tree = self.store(Recipient::Tree, tree)?;
+        Ok(Directory { refs, tree })
     }
 
-    fn store_list(&mut self, run: &[(ChunkId, u32)]) -> Result<ChunkId> {
+    fn store_list(&mut self, run: &[ChunkRef]) -> Result<ChunkId> {
         let mut rows = Vec::new();
         let mut from = 0;
-        for (place, (id, _)) in run.iter().enumerate() {
-            if place + 1 == run.len() || ends_list(id, place + 1 - from) {
+        for (place, chunk) in run.iter().enumerate() {
+            if place + 1 == run.len() || ends_list(&chunk.id, place + 1 - from) {
                 let chunks = run[from..=place].to_vec();
-                let bytes = chunks.iter().map(|(_, len)| u64::from(*len)).sum();
+                let bytes = chunks.iter().map(|chunk| u64::from(chunk.len)).sum();
                 let count = chunks.len() as u64;
                 let node = RefsNode::List { chunks };
                 let id = self.store(Recipient::Meta, &node.to_bytes())?;
-                rows.push(ListRow { id, chunks: count, bytes });
+                rows.push(ListChild { id, chunks: count, bytes });
                 from = place + 1;
             }
         }
@@ -189,17 +203,17 @@ impl Worker<'_> {
         Ok(rows[0].id)
     }
 
-    fn store_list_inner(&mut self, rows: &[ListRow]) -> Result<Vec<ListRow>> {
+    fn store_list_inner(&mut self, rows: &[ListChild]) -> Result<Vec<ListChild>> {
         let mut above = Vec::new();
         let mut from = 0;
         for (place, row) in rows.iter().enumerate() {
             if place + 1 == rows.len() || ends_list(&row.id, place + 1 - from) {
-                let rows = rows[from..=place].to_vec();
-                let chunks = rows.iter().map(|row| row.chunks).sum();
-                let bytes = rows.iter().map(|row| row.bytes).sum();
-                let node = RefsNode::ListInner { rows };
+                let lists = rows[from..=place].to_vec();
+                let chunks = lists.iter().map(|row| row.chunks).sum();
+                let bytes = lists.iter().map(|row| row.bytes).sum();
+                let node = RefsNode::ListInner { lists };
                 let id = self.store(Recipient::Meta, &node.to_bytes())?;
-                above.push(ListRow { id, chunks, bytes });
+                above.push(ListChild { id, chunks, bytes });
                 from = place + 1;
             }
         }

@@ -5,9 +5,9 @@ use crate::backup::work::Work;
 use crate::error::{Error, Result};
 use crate::format::id::{SessionId, hash};
 use crate::format::record::Kind;
-use crate::format::snapshot::{Clock, Class, Snapshot};
+use crate::format::snapshot::{Class, Clock, Snapshot};
 use crate::repo::session::Session;
-use crate::repo::trees::DirIds;
+use crate::format::snapshot::Directory;
 use crate::store::Put;
 
 /// `None`: a dry run.
@@ -15,8 +15,8 @@ pub fn commit(
     work: &Work,
     session: &Session,
     roots: &Roots,
-    root: DirIds,
-    command_exit: Option<u64>,
+    root: Directory,
+    exit_code: Option<u32>,
 ) -> Result<Option<SessionId>> {
     if work.options.dry_run {
         return Ok(None);
@@ -24,13 +24,13 @@ pub fn commit(
     let repo = work.repo;
     work.go_on()?;
     let (sequence, previous) = repo.chain()?;
-    let (zone, zone_offset_s) = work.options.zone.clone().map_or((None, 0), |(name, offset)| (Some(name), offset));
+    let (zone, utc_offset_s) = work.options.zone.clone().map_or((None, 0), |(name, offset)| (Some(name), offset));
     let host = work.options.host.clone().or_else(crate::sys::host::host_name);
     let snapshot = Snapshot {
         sequence: sequence + 1,
         previous,
-        time: work.started,
-        zone_offset_s,
+        time_ns: work.started,
+        utc_offset_s,
         zone,
         clock: Clock::Unknown,
         author: repo.identity(),
@@ -40,12 +40,12 @@ pub fn commit(
         labels: work.options.labels.clone(),
         tags: work.options.tags.clone(),
         class: Class::Archive,
-        retain_until: None,
+        retain_until_ns: None,
         counts: work.counts(),
-        command_exit,
-        root: root.to_bytes(),
+        exit_code,
+        root,
         parent: work.before.parent(),
-        end: repo.env().now(),
+        end_ns: repo.env().now(),
     };
     // Index runs of others that were visible may not have been durable yet; their packs were, before them.
     repo.make_index_durable()?;

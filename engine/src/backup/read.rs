@@ -13,16 +13,18 @@ use crossbeam_channel::TrySendError;
 use crate::backup::unchanged::Was;
 use crate::backup::walk::{DirNode, Done};
 use crate::backup::work::{Work, Worker};
+use crate::env::TimeNs;
 use crate::error::{Error, Result};
 use crate::format::seal::Recipient;
-use crate::format::tree::{Entry, EntryKind, TimeSpec};
+use crate::format::tree::{CHANGED_WHILE_READ, Entry, EntryKind, TimeSpec};
 use crate::repo::journal::{Record, Signature};
 use crate::repo::trees::Piece;
 use crate::sys::dir::Dir;
 use crate::sys::file::{data_ranges, read_full_at};
+use crate::sys::host::{group_id, user_id};
 use crate::sys::map::GuardedMap;
 use crate::sys::meta::{Xattrs, xattrs_at, xattrs_of};
-use crate::sys::stat::{Kind, Stat, fstat};
+use crate::sys::stat::{Kind, Stat, Time, fstat};
 use crate::watch::{Counter, ProblemKind};
 
 /// Files from here on are mapped and shared between workers.
@@ -34,7 +36,6 @@ const WINDOW_BYTES: usize = 64 << 20;
 const STREAM_WINDOW_BYTES: usize = 16 << 20;
 /// How often a file is read that changes while it is read.
 const ATTEMPTS: u32 = 3;
-const FLAG_INCONSISTENT: u64 = 1;
 
 /// A file whose chunks are spread over the workers.
 pub struct Large {
@@ -80,21 +81,21 @@ impl Work<'_> {
         Entry {
             name: name.to_vec(),
             kind: entry_kind(stat.kind),
-            mode: stat.mode,
+            mode: stat.mode as u16,
             uid: stat.uid,
             gid: stat.gid,
             user: self.owners.user_name(stat.uid).map(|name| name.to_string()),
             group: self.owners.group_name(stat.gid).map(|name| name.to_string()),
-            mtime: TimeSpec::from(stat.mtime),
-            ctime: Some(TimeSpec::from(stat.ctime)),
-            btime: stat.btime.map(TimeSpec::from),
+            mtime: time(stat.mtime),
+            ctime: Some(time(stat.ctime)),
+            btime: stat.btime.map(time),
             size: (stat.kind == Kind::File).then_some(stat.size),
-            link_group: None,
+            hard_link: None,
             xattrs,
             target: None,
             flags: 0,
             content: Vec::new(),
-            rdev: matches!(stat.kind, Kind::CharDevice | Kind::BlockDevice).then_some(stat.rdev),
+            device: matches!(stat.kind, Kind::CharDevice | Kind::BlockDevice).then_some(stat.rdev),
             child: None,
         }
     }
@@ -150,7 +151,7 @@ impl Worker<'_> {
             }
         }
         if stat.nlink > 1 {
-            entry.link_group = Some(work.links.group(&stat, None, &path));
+            entry.hard_link = Some(work.links.group(&stat, None, &path));
         }
         work.count(Counter::Others, 1);
         let signature = Signature { dev: stat.dev, ino: stat.ino, unsure: true };
@@ -198,8 +199,8 @@ impl Worker<'_> {
         };
         let mut entry = work.entry(name, &stat, xattrs);
         if stat.nlink > 1 {
-            let group = was.as_ref().and_then(|was| was.entry.link_group);
-            entry.link_group = Some(work.links.group(&stat, group, &path));
+            let group = was.as_ref().and_then(|was| was.entry.hard_link);
+            entry.hard_link = Some(work.links.group(&stat, group, &path));
         }
         if stat.size >= LARGE_BYTES || is_sparse(&stat) {
             let large = Large::new(dir.clone(), place, Some(file), stat, entry, was);
@@ -223,13 +224,13 @@ impl Worker<'_> {
         let work = self.work;
         if work.options.ignore_ctime {
             let xattrs = std::mem::take(&mut record.entry.xattrs);
-            let group = record.entry.link_group;
+            let group = record.entry.hard_link;
             record.entry = work.entry(&dir.names[place], stat, xattrs);
-            record.entry.link_group = group;
+            record.entry.hard_link = group;
         }
         let group = (stat.nlink > 1)
-            .then(|| work.links.group(stat, record.entry.link_group, path));
-        record.entry.link_group = group;
+            .then(|| work.links.group(stat, record.entry.hard_link, path));
+        record.entry.hard_link = group;
         record.signature = Signature { dev: stat.dev, ino: stat.ino, unsure: false };
         work.count(Counter::Files, 1);
         work.count(Counter::FilesUnchanged, 1);
@@ -262,13 +263,13 @@ impl Worker<'_> {
             let steady = n as u64 == stat.size && unmoved(&stat, &after);
             if steady || attempt == ATTEMPTS || after.size >= LARGE_BYTES {
                 if !steady {
-                    entry.flags |= FLAG_INCONSISTENT;
+                    entry.flags |= CHANGED_WHILE_READ;
                 }
                 break;
             }
             stat = after;
-            entry.mtime = TimeSpec::from(after.mtime);
-            entry.ctime = Some(TimeSpec::from(after.ctime));
+            entry.mtime = time(after.mtime);
+            entry.ctime = Some(time(after.ctime));
         }
         entry.size = Some(buffer.len() as u64);
         let mut pieces = Vec::new();
@@ -295,7 +296,7 @@ impl Worker<'_> {
         was: Option<Record>,
     ) -> Result<()> {
         let work = self.work;
-        if entry.flags & FLAG_INCONSISTENT != 0 {
+        if entry.flags & CHANGED_WHILE_READ != 0 {
             let cause = "it kept changing while it was read; what was read is in the snapshot, marked";
             work.problem(ProblemKind::Inconsistent, path, cause);
         }
@@ -458,14 +459,14 @@ impl Worker<'_> {
             if (torn || moved) && large.attempt < ATTEMPTS {
                 let Large { dir, place, file, mut entry, was, attempt, .. } = large;
                 entry.size = Some(after.size);
-                entry.mtime = TimeSpec::from(after.mtime);
-                entry.ctime = Some(TimeSpec::from(after.ctime));
+                entry.mtime = time(after.mtime);
+                entry.ctime = Some(time(after.ctime));
                 let mut again = Large::new(dir, place, file, after, entry, was);
                 again.attempt = attempt + 1;
                 return self.scan(Arc::new(again));
             }
             if torn || moved {
-                large.entry.flags |= FLAG_INCONSISTENT;
+                large.entry.flags |= CHANGED_WHILE_READ;
             }
         }
         let pieces: Vec<Piece> = large
@@ -489,7 +490,7 @@ impl Worker<'_> {
     /// Standard input as the only file of the snapshot.
     pub fn stream(&mut self, name: &[u8], reader: &mut (dyn Read + Send)) -> Result<()> {
         let dir = DirNode::new(b"/".to_vec(), None, vec![name.into()], None, None, None);
-        let stat = Stat::of_stream(self.work.started);
+        let stat = stream_stat(self.work.started);
         let entry = self.work.entry(name, &stat, Vec::new());
         let large = Arc::new(Large::new(dir.clone(), 0, None, stat, entry, None));
         let window_bytes = STREAM_WINDOW_BYTES.max(4 * self.work.chunker.max_bytes());
@@ -513,15 +514,40 @@ impl Worker<'_> {
     }
 }
 
+pub fn time(time: Time) -> TimeSpec {
+    TimeSpec { secs: time.secs, nanos: time.nanos }
+}
+
 fn entry_kind(kind: Kind) -> EntryKind {
     match kind {
         Kind::File => EntryKind::File,
-        Kind::Dir => EntryKind::Dir,
+        Kind::Dir => EntryKind::Directory,
         Kind::Symlink => EntryKind::Symlink,
         Kind::Fifo => EntryKind::Fifo,
         Kind::Socket => EntryKind::Socket,
         Kind::CharDevice => EntryKind::CharDevice,
         Kind::BlockDevice => EntryKind::BlockDevice,
+    }
+}
+
+/// Standard input as a private file, written now.
+fn stream_stat(now: TimeNs) -> Stat {
+    let secs = now.div_euclid(1_000_000_000);
+    let time = Time { secs, nanos: now.rem_euclid(1_000_000_000) as u32 };
+    Stat {
+        kind: Kind::File,
+        mode: 0o600,
+        uid: user_id(),
+        gid: group_id(),
+        size: 0,
+        mtime: time,
+        ctime: time,
+        btime: None,
+        dev: 0,
+        ino: 0,
+        nlink: 1,
+        rdev: (0, 0),
+        blocks: 0,
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use crate::backup::BackupOptions;
+use crate::backup::read::time;
 use crate::backup::walk::{DirNode, Roots};
 use crate::backup::work::Work;
 use crate::error::Result;
@@ -16,7 +17,8 @@ use crate::repo::fetch::Fetcher;
 use crate::repo::journal::{Past, Record, Signature};
 use crate::repo::lookup::Index;
 use crate::repo::snapshots::SnapshotInfo;
-use crate::repo::trees::{DirIds, Node, Piece, Trees};
+use crate::format::snapshot::Directory;
+use crate::repo::trees::{Node, Piece, Trees};
 use crate::sys::stat::Stat;
 
 /// Files that changed within this time before the backup began are read again next time.
@@ -29,7 +31,7 @@ pub struct Before<'r> {
     parent: Option<SnapshotInfo>,
     /// Only without a journal: directories of the parent snapshot are read instead.
     fetcher: Option<Fetcher<'r>>,
-    loaded: Mutex<HashMap<DirIds, Arc<HashMap<Vec<u8>, Node>>>>,
+    loaded: Mutex<HashMap<Directory, Arc<HashMap<Vec<u8>, Node>>>>,
 }
 
 /// What an entry was before.
@@ -64,12 +66,12 @@ impl<'r> Before<'r> {
     }
 
     /// The parent's root directory, if directories of the parent are to be compared with.
-    pub fn root(&self) -> Option<DirIds> {
+    pub fn root(&self) -> Option<Directory> {
         self.fetcher.as_ref()?;
-        Some(DirIds::from_bytes(&self.parent.as_ref()?.snapshot.root))
+        Some(self.parent.as_ref()?.snapshot.root)
     }
 
-    pub fn child(&self, up: &DirNode, name: &[u8]) -> Result<Option<DirIds>> {
+    pub fn child(&self, up: &DirNode, name: &[u8]) -> Result<Option<Directory>> {
         Ok(self.load(up)?.and_then(|entries| entries.get(name)?.child))
     }
 
@@ -137,8 +139,8 @@ impl Work<'_> {
         let same = !self.options.rescan
             && !signature.unsure
             && entry.size == Some(stat.size)
-            && entry.mtime == TimeSpec::from(stat.mtime)
-            && (self.options.ignore_ctime || entry.ctime == Some(TimeSpec::from(stat.ctime)))
+            && entry.mtime == time(stat.mtime)
+            && (self.options.ignore_ctime || entry.ctime == Some(time(stat.ctime)))
             && (self.options.ignore_inode
                 || !by_journal
                 || (signature.dev, signature.ino) == (stat.dev, stat.ino))

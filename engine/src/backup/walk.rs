@@ -2,7 +2,7 @@
 //! stat, read or compare is the workers' affair.
 
 use std::collections::BTreeMap;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -12,7 +12,7 @@ use crate::backup::{Source, Task};
 use crate::error::{Error, Result};
 use crate::format::tree::Entry;
 use crate::repo::journal::Record;
-use crate::repo::trees::DirIds;
+use crate::format::snapshot::Directory;
 use crate::sys::dir::Dir;
 use crate::sys::stat::{Kind, Stat, fstat};
 use crate::watch::{Counter, Problem, ProblemKind, Watch};
@@ -44,7 +44,7 @@ pub struct DirNode {
     pub dir: Option<Dir>,
     pub names: Vec<Box<[u8]>>,
     /// The parent snapshot's version of this directory.
-    pub before: Option<DirIds>,
+    pub before: Option<Directory>,
     pub up: Option<(Arc<DirNode>, usize)>,
     /// It could not be opened: its entry says so by having no content.
     pub unread: bool,
@@ -57,7 +57,7 @@ pub struct DirNode {
 /// A finished entry, as its directory and the journal need it.
 pub enum Done {
     Leaf(Record),
-    Dir(Entry, Option<DirIds>),
+    Dir(Entry, Option<Directory>),
 }
 
 impl Roots {
@@ -126,7 +126,7 @@ impl DirNode {
         path: Vec<u8>,
         dir: Option<Dir>,
         names: Vec<Box<[u8]>>,
-        before: Option<DirIds>,
+        before: Option<Directory>,
         up: Option<(Arc<DirNode>, usize)>,
         entry: Option<Entry>,
     ) -> Arc<Self> {
@@ -245,7 +245,7 @@ fn list<'s>(
     work: &Work,
     path: Vec<u8>,
     dir: Option<Dir>,
-    before: Option<DirIds>,
+    before: Option<Directory>,
     up: Option<(Arc<DirNode>, usize)>,
     entry: Option<Entry>,
     skeleton: Option<&'s Skeleton>,

@@ -23,7 +23,7 @@ use crate::repo::journal::Journal;
 use crate::repo::lookup::Index;
 use crate::repo::packer::{OpenPack, Packer};
 use crate::repo::session::FRAME_RECIPIENTS;
-use crate::repo::trees::DirIds;
+use crate::format::snapshot::Directory;
 use crate::sys::host::Owners;
 use crate::watch::{Counter, Problem, ProblemKind, Tally, Watch};
 
@@ -45,7 +45,7 @@ pub struct Work<'w> {
     pub started: TimeNs,
     watch: &'w dyn Watch,
     tally: Tally,
-    root: OnceLock<DirIds>,
+    root: OnceLock<Directory>,
     failure: Mutex<Option<Error>>,
     stopped: AtomicBool,
     /// Dropped when there is nothing more to do: every worker then ends.
@@ -91,8 +91,10 @@ impl<'w> Work<'w> {
             before,
             journal,
             chunker: match repo.file().chunker {
-                ChunkerSpec::MinCdc { min, max } => Chunker::MinCdc { min, max },
-                ChunkerSpec::FastCdc { min, avg, max } => Chunker::FastCdc { min, avg, max },
+                ChunkerSpec::WindowedMinimum { min, max } => Chunker::MinCdc { min, max },
+                ChunkerSpec::FastCdc { min, average: avg, max } => {
+                    Chunker::FastCdc { min, avg, max }
+                }
             },
             owners: Owners::new(),
             links: HardLinks::default(),
@@ -164,12 +166,12 @@ impl<'w> Work<'w> {
     }
 
     /// The root directory is complete: nothing is left to be done but to flush.
-    pub fn set_root(&self, root: DirIds) {
+    pub fn set_root(&self, root: Directory) {
         self.root.set(root).expect("there is one root, and it completes once");
         self.finish();
     }
 
-    pub fn root(&self) -> Result<DirIds> {
+    pub fn root(&self) -> Result<Directory> {
         self.root.get().copied().ok_or(Error::Interrupted)
     }
 
@@ -177,7 +179,7 @@ impl<'w> Work<'w> {
         let get = |counter| self.tally.get(counter);
         Counts {
             files: get(Counter::Files),
-            dirs: get(Counter::Dirs),
+            directories: get(Counter::Dirs),
             others: get(Counter::Others),
             bytes: get(Counter::BytesDone),
             unread: get(Counter::Unread),

@@ -10,6 +10,7 @@ type Result<T> = std::result::Result<T, FormatError>;
 
 pub const PACK_SIZE_MAX: u64 = 1 << 30;
 pub const CHUNK_LEN_MAX: u32 = 16 << 20;
+pub const CHUNK_LEN_MIN: u32 = 64;
 /// Required features that this program knows.
 const FEATURES: [&str; 0] = [];
 
@@ -32,7 +33,43 @@ pub struct RepoFile {
     pub created_ns: i64,
 }
 
+impl Default for ChunkerSpec {
+    fn default() -> Self {
+        Self::windowed_minimum(1 << 20)
+    }
+}
+
 impl ChunkerSpec {
+    /// From half the mean to one and a half, in bytes.
+    pub fn windowed_minimum(mean: u32) -> Self {
+        ChunkerSpec::WindowedMinimum { min: mean / 2, max: mean / 2 * 3 }
+    }
+
+    /// From half the mean to eight times the mean, in bytes.
+    pub fn fast_cdc(mean: u32) -> Self {
+        let max = mean.saturating_mul(8).min(CHUNK_LEN_MAX);
+        ChunkerSpec::FastCdc { min: mean / 2, average: mean, max }
+    }
+
+    /// The largest chunk, in bytes.
+    pub fn max_bytes(&self) -> u32 {
+        match *self {
+            ChunkerSpec::WindowedMinimum { max, .. } | ChunkerSpec::FastCdc { max, .. } => max,
+        }
+    }
+
+    /// Can a chunker work with these sizes? (The bounds of FastCDC are those of its crate.)
+    pub fn is_valid(&self) -> bool {
+        let size = |s: u32| (CHUNK_LEN_MIN..=CHUNK_LEN_MAX).contains(&s) && s.is_multiple_of(2);
+        match *self {
+            ChunkerSpec::WindowedMinimum { min, max } => size(min) && size(max) && min < max,
+            ChunkerSpec::FastCdc { min, average, max } => {
+                let crate_bounds = min <= 1 << 20 && (256..=4 << 20).contains(&average) && max >= 1024;
+                size(min) && size(average) && size(max) && min <= average && average < max && crate_bounds
+            }
+        }
+    }
+
     fn encode(self, encoder: &mut Encoder) {
         encoder.map(|m| match self {
             ChunkerSpec::WindowedMinimum { min, max } => {

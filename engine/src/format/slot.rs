@@ -43,7 +43,26 @@ pub struct Holds {
     pub root: bool,
 }
 
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl std::str::FromStr for Role {
+    type Err = ();
+
+    fn from_str(text: &str) -> std::result::Result<Self, ()> {
+        (1..=5).filter_map(Role::from_code).find(|role| role.name() == text).ok_or(())
+    }
+}
+
 impl Role {
+    /// May it add backups?
+    pub fn writes(self) -> bool {
+        matches!(self, Role::Backup | Role::Owner)
+    }
+
     pub fn code(self) -> u8 {
         self as u8
     }

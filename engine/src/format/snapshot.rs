@@ -25,7 +25,7 @@ pub enum Class {
 }
 
 /// A directory: its REFS node and its TREE node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Directory {
     pub refs: ChunkId,
     pub tree: ChunkId,

@@ -156,20 +156,20 @@ impl<'r> Fetcher<'r> {
     ) -> Result<()> {
         let name = frame.named();
         let sealer = self.opener(frame)?;
-        let rows = base_rows_bytes(&frame.bases);
+        let base_rows = base_rows_bytes(&frame.bases);
         let aad = frame_aad(
             sealer.context_hash(),
             frame.ordinal,
             frame.codec,
             frame.plain,
             &frame.table_hash,
-            &rows,
+            &base_rows,
         );
         let encoded =
             sealer.open_in_place(frame_nonce(frame.ordinal), &aad, stored, "frame").named(&name)?;
         let prefix = self.prefix(&frame.bases)?;
         plain.clear();
-        decoder.decode(frame.codec, encoded, frame.plain, &prefix, plain).named(&name)
+        decoder.decode(frame.codec, encoded, frame.plain, &[&prefix], plain).named(&name)
     }
 
     /// The base ranges of a delta, concatenated. Bases are never deltas themselves.

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use crate::env::Env;
 use crate::error::{Error, Named, Result};
-use crate::format::id::{IdKey, IdentityId, ObjectHash, RepositoryId, hash};
+use crate::format::id::{IdentityId, ObjectHash, RepositoryId, hash};
 use crate::format::keys::{KemSecret, SigningKey, kem_public};
 use crate::format::record::{Kind, Record};
 use crate::format::repo::{ChunkerSpec, RepoFile};
-use crate::format::roster::{Epoch, Identity, IdentityState, Roster, Settings, Trust, index_key_hash};
+use crate::format::roster::{Epoch, Identity, Roster, Settings, State, Trust, index_key_hash};
 use crate::format::seal::{Secret, Suite};
-use crate::format::slot::{Bundle, Role, Slot, Unlock};
+use crate::format::slot::{Bundle, Cost, Keys, Role, Slot, SlotRandom, Unlock};
 use crate::repo::records::object_name;
 use crate::store::{Put, Store};
 
@@ -36,7 +36,7 @@ impl Default for InitOptions {
 
 pub fn init(
     store: Arc<dyn Store>,
-    unlock: &Unlock,
+    unlock: Unlock,
     options: &InitOptions,
     env: &Env,
 ) -> Result<RepositoryId> {
@@ -49,7 +49,7 @@ pub fn init(
     }
     let repo_bytes = Record::build(Kind::Repo, &file.to_cbor(), "repo.cbor", &[], file.repository);
     let (bundle, roster) = owner(&file, hash(&repo_bytes), &options.owner_name, env);
-    let root = SigningKey::from_seed(bundle.root.as_ref().expect("the owner has it"));
+    let root = bundle.keys.root_key().expect("the owner has it");
     let signers = [(IdentityId::ROOT, 0, &root)];
     let roster_name = "roster/00000001";
     let roster_bytes =
@@ -71,42 +71,44 @@ fn put_new(store: &dyn Store, name: &str, bytes: &[u8]) -> Result<()> {
 
 fn repo_file(options: &InitOptions, env: &Env) -> Result<RepoFile> {
     let refuse = |what: String| Err(Error::Setting { what });
-    options.chunker.check().map_err(|what| Error::Setting { what: what.to_owned() })?;
+    if !options.chunker.is_valid() {
+        return refuse(format!("the chunker cannot work with these sizes: {:?}", options.chunker));
+    }
     if !PACK_BYTES_RANGE.contains(&options.pack_bytes) {
         return refuse(format!("a pack of {} bytes: 1 MiB to 1 GiB are possible", options.pack_bytes));
     }
-    if u64::from(options.chunker.max()) * 2 > options.pack_bytes {
+    if u64::from(options.chunker.max_bytes()) * 2 > options.pack_bytes {
         return refuse("the largest chunk is more than half a pack".to_owned());
     }
     let by_cpu = || {
-        if crate::sys::cpu_has_aes() { Suite::Aes256Gcm } else { Suite::ChaCha20Poly1305 }
+        if crate::sys::host::cpu_has_aes() { Suite::Aes256Gcm } else { Suite::ChaCha20Poly1305 }
     };
     Ok(RepoFile {
         features: Vec::new(),
         repository: RepositoryId(env.random()),
         suite: options.suite.unwrap_or_else(by_cpu),
         chunker: options.chunker,
-        pack_bytes: options.pack_bytes,
-        created: env.now(),
+        pack_size: options.pack_bytes,
+        created_ns: env.now(),
     })
 }
 
 fn owner(file: &RepoFile, repo_hash: [u8; 32], name: &str, env: &Env) -> (Bundle, Roster) {
-    let root_seed = Secret::new(env.random());
-    let seed = Secret::new(env.random());
-    let kem = KemSecret::new(env.random());
-    let index = Secret::new(env.random());
-    let [data, tree, meta] = std::array::from_fn(|_| KemSecret::new(env.random()));
-    let root_verifying = SigningKey::from_seed(&root_seed).verifying();
+    let root_seed = Secret(env.random());
+    let seed = Secret(env.random());
+    let kem = KemSecret(env.random());
+    let index = Secret(env.random());
+    let [data, tree, meta] = std::array::from_fn(|_| KemSecret(env.random()));
+    let root = SigningKey::from_seed(&root_seed.0).verifying_key();
     let identity = Identity {
         id: IdentityId(env.random()),
         name: name.to_owned(),
         role: Role::Owner,
-        verifying: SigningKey::from_seed(&seed).verifying(),
+        verifying: SigningKey::from_seed(&seed.0).verifying_key(),
         kem: kem_public(&kem),
-        added: file.created,
-        state: IdentityState::Active,
-        valid_sessions: Vec::new(),
+        added_ns: file.created_ns,
+        state: State::Active,
+        sessions_kept: None,
         extra: Vec::new(),
     };
     let epoch = Epoch {
@@ -114,42 +116,46 @@ fn owner(file: &RepoFile, repo_hash: [u8; 32], name: &str, env: &Env) -> (Bundle
         data: kem_public(&data),
         tree: kem_public(&tree),
         meta: kem_public(&meta),
-        index_key_hash: index_key_hash(&index),
+        index_hash: index_key_hash(&index),
+        extra: Vec::new(),
     };
     let bundle = Bundle {
         repository: file.repository,
         repo_hash,
-        root_verifying,
-        newest_roster: 1,
+        root,
+        roster: 1,
         identity: identity.id,
         role: Role::Owner,
         name: name.to_owned(),
-        seed,
+        signing: seed,
         kem,
-        id: Some(IdKey(env.random())),
-        refid: IdKey(env.random()),
-        index: vec![(1, index)],
-        data: vec![(1, data)],
-        tree: vec![(1, tree)],
-        meta: vec![(1, meta)],
-        root: Some(root_seed),
+        keys: Keys {
+            id: Some(Secret(env.random())),
+            refid: Secret(env.random()),
+            index: vec![(1, index)],
+            data: Some(vec![(1, data)]),
+            tree: Some(vec![(1, tree)]),
+            meta: Some(vec![(1, meta)]),
+            root: Some(root_seed),
+        },
     };
     let roster = Roster {
         number: 1,
         previous: None,
-        root_verifying,
+        root,
         identities: vec![identity],
         epochs: vec![epoch],
-        settings: Settings { trust: Trust::Attested },
+        settings: Settings { trust: Trust::Attested, extra: Vec::new() },
         grants: Vec::new(),
-        time: file.created,
+        time_ns: file.created_ns,
         extra: Vec::new(),
     };
     (bundle, roster)
 }
 
 /// A slot record's bytes: the bundle sealed under a password or key file.
-pub(crate) fn seal_slot(bundle: &Bundle, unlock: &Unlock, env: &Env) -> Result<Vec<u8>> {
-    let slot = Slot::seal(bundle, unlock, env.random(), env.random()).named("new slot")?;
+pub(crate) fn seal_slot(bundle: &Bundle, unlock: Unlock, env: &Env) -> Result<Vec<u8>> {
+    let random = SlotRandom { salt: env.random(), nonce: env.random() };
+    let slot = Slot::seal(bundle, unlock, Cost::DEFAULT, random).named("new slot")?;
     Ok(Record::build(Kind::Slot, &slot.to_cbor(), "slots/", &[], bundle.repository))
 }

@@ -240,7 +240,7 @@ struct JournalKey(aead::LessSafeKey);
 impl JournalKey {
     fn new(repo: &Repo, salt: &[u8; 32]) -> Self {
         let mut hasher = blake3::Hasher::new_derive_key("strongroom 1 client journal");
-        hasher.update(repo.bundle().seed.as_bytes()).update(salt);
+        hasher.update(&repo.bundle().signing.0).update(salt);
         let key = aead::UnboundKey::new(&aead::AES_256_GCM, hasher.finalize().as_bytes());
         Self(aead::LessSafeKey::new(key.expect("the key has 32 bytes")))
     }
@@ -270,7 +270,7 @@ fn path_key(path: &[u8]) -> u64 {
     u64::from_le_bytes(hash(path)[..8].try_into().expect("eight bytes"))
 }
 
-/// Record: `length of the rest u32 ‖ path length u32 ‖ path ‖ dev u64 ‖ ino u64 ‖ unsure u8 ‖ entry length u32 ‖ entry as a
+/// Record: `length of the rest u32 ‖ path length u32 ‖ path ‖ dev u64 ‖ ino u64 ‖ unsure u8 ‖ size u64 ‖ entry length u32 ‖ entry as a
 /// one-entry TREE leaf ‖ pieces`; a piece is `0 ‖ length u32 ‖ id` or `1 ‖ hole length u64`.
 fn encode(path: &[u8], record: &Record, out: &mut Vec<u8>) {
     out.extend_from_slice(&[0; 4]);
@@ -279,7 +279,10 @@ fn encode(path: &[u8], record: &Record, out: &mut Vec<u8>) {
     out.extend_from_slice(&record.signature.dev.to_le_bytes());
     out.extend_from_slice(&record.signature.ino.to_le_bytes());
     out.push(u8::from(record.signature.unsure));
-    let entry = TreeNode::Leaf { entries: vec![record.entry.clone()] }.to_bytes();
+    // Without its size: that is proven by content, which is kept apart.
+    let bare = Entry { size: None, ..record.entry.clone() };
+    let entry = TreeNode::Leaf { entries: vec![bare] }.to_bytes();
+    out.extend_from_slice(&record.entry.size.unwrap_or(0).to_le_bytes());
     out.extend_from_slice(&(entry.len() as u32).to_le_bytes());
     out.extend_from_slice(&entry);
     for piece in &record.pieces {
@@ -326,11 +329,12 @@ fn decode(mut bytes: &[u8]) -> Option<Record> {
     let dev = take_u64(&mut bytes)?;
     let ino = take_u64(&mut bytes)?;
     let unsure = take(&mut bytes, 1)?[0] != 0;
+    let size = take_u64(&mut bytes)?;
     let entry_len = take_u32(&mut bytes)? as usize;
     let TreeNode::Leaf { mut entries } = TreeNode::from_bytes(take(&mut bytes, entry_len)?).ok()? else {
         return None;
     };
-    let entry = entries.pop()?;
+    let entry = Entry { size: Some(size), ..entries.pop()? };
     let mut pieces = Vec::new();
     while !bytes.is_empty() {
         pieces.push(match take(&mut bytes, 1)?[0] {

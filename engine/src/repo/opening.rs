@@ -9,11 +9,11 @@ use std::sync::{Arc, Mutex};
 use crate::env::Env;
 use crate::error::{Error, FormatError, Named, Result};
 use crate::format::control::{Attestation, Damage, Proposal, Verdict};
-use crate::format::id::{ObjectHash, PackId, from_hex, hash};
-use crate::format::keys::SigningKey;
-use crate::format::record::{Kind, Record};
+use crate::format::id::{ObjectHash, PackId, RepositoryId, from_hex, hash};
+use crate::format::record::{Kind, Record, check_rot};
+use crate::format::kind::parse_number;
 use crate::format::repo::RepoFile;
-use crate::format::roster::{IdentityState, Roster, Trust, validate_next};
+use crate::format::roster::{Roster, State, Trust, validate_next};
 use crate::format::slot::{Bundle, Role, Slot, Unlock};
 use crate::repo::Repo;
 use crate::repo::lookup::{Index, Packs, Trusted};
@@ -25,18 +25,18 @@ impl Repo {
     /// it each repository and identity has its own. Without one nothing is cached.
     pub fn open(
         store: Arc<dyn Store>,
-        unlock: &Unlock,
+        unlock: Unlock,
         cache: Option<&Path>,
         env: &Env,
     ) -> Result<Self> {
         let (file, repo_hash) = read_repo_file(&*store)?;
-        let (slot, bundle) = open_slot(&*store, unlock)?;
-        if bundle.repository != file.repository || bundle.repo_hash != repo_hash {
+        let (slot, bundle) = open_slot(&*store, file.repository, unlock)?;
+        if bundle.repo_hash != repo_hash {
             let cause = "it is not the one that this slot belongs to".to_owned();
             return Err(Error::Damaged { what: "repo.cbor".to_owned(), cause });
         }
         let (roster, roster_hash) = newest_roster(&*store, &bundle)?;
-        let ours = roster.identity(&bundle.identity);
+        let ours = roster.identity(bundle.identity);
         if ours.is_none_or(|member| member.role != bundle.role) {
             let cause = "it does not list the identity of this slot in its role".to_owned();
             return Err(Error::Damaged { what: "the roster".to_owned(), cause });
@@ -49,10 +49,24 @@ impl Repo {
                     .map_err(|source| Error::Cache { path, source })
             })
             .transpose()?;
-        let signing = SigningKey::from_seed(&bundle.seed);
+        let signing = bundle.signing_key();
+        let (id_key, refid_key) = (bundle.keys.id_key(), bundle.keys.refid_key());
         let secrets = Mutex::new(HashMap::new());
         let env = env.clone();
-        Ok(Self { store, env, file, bundle, signing, slot, roster, roster_hash, cache, secrets })
+        Ok(Self {
+            store,
+            env,
+            file,
+            bundle,
+            id_key,
+            refid_key,
+            signing,
+            slot,
+            roster,
+            roster_hash,
+            cache,
+            secrets,
+        })
     }
 
     /// The index for reading: every run that can be read, every pack that is there.
@@ -83,7 +97,7 @@ impl Repo {
             Err(Error::Store(StoreError::NotFound { .. })) => return Ok(()),
             read => read?,
         };
-        let (_, payload) = self.open(Kind::IndexRun, &name, &read.body)?;
+        let (_, payload) = self.open_sealed(Kind::IndexRun, &name, &read.body)?;
         let run = crate::format::index::Run::new(&payload).named(&name)?;
         let merges = matches!(read.role, Role::Admin | Role::Owner);
         if !merges && run.packs().any(|pack| pack.author != read.author) {
@@ -114,12 +128,12 @@ impl Repo {
             let name = name.as_str();
             let condemned = if name.ends_with(".verdict") {
                 let read = self.read(Kind::Verdict, name, RECORD_BYTES_MAX)?;
-                Verdict::from_cbor(&read.body).named(name)?.packs
+                Verdict::from_cbor(&read.body).named(name)?.doomed.packs
             } else if decided.contains(name) {
                 continue;
             } else {
                 let read = self.read(Kind::Proposal, name, RECORD_BYTES_MAX)?;
-                Proposal::from_cbor(&read.body).named(name)?.packs
+                Proposal::from_cbor(&read.body).named(name)?.doomed.packs
             };
             packs.condemned.extend(condemned);
         }
@@ -139,7 +153,7 @@ impl Repo {
         for id in self.object_hashes("damaged")? {
             let name = format!("damaged/{id}");
             let read = self.read(Kind::Damage, &name, RECORD_BYTES_MAX)?;
-            let (_, body) = self.open(Kind::Damage, &name, &read.body)?;
+            let (_, body) = self.open_sealed(Kind::Damage, &name, &read.body)?;
             let frames = Damage::from_cbor(&body).named(&name)?.frames;
             packs.damaged.extend(frames.iter().map(|frame| (frame.pack, frame.offset)));
         }
@@ -150,7 +164,7 @@ impl Repo {
     fn trusted(&self) -> Trusted {
         let trust = self.roster().settings.trust;
         let owners = self.roster().identities.iter().filter(|member| {
-            member.role == Role::Owner && member.state == IdentityState::Active
+            member.role == Role::Owner && member.state == State::Active
         });
         let mut authors = HashSet::from([self.identity()]);
         if trust != Trust::Own {
@@ -167,25 +181,26 @@ fn read_repo_file(store: &dyn Store) -> Result<(RepoFile, [u8; 32])> {
         }
         read => read?,
     };
-    let record = Record::parse(&bytes, Kind::Repo).named("repo.cbor")?;
+    let record = Record::parse(&bytes, &[Kind::Repo]).named("repo.cbor")?;
     Ok((RepoFile::from_cbor(record.body).named("repo.cbor")?, hash(&bytes)))
 }
 
 /// Tries every slot. One that is broken does not hide the others.
-fn open_slot(store: &dyn Store, unlock: &Unlock) -> Result<(ObjectHash, Bundle)> {
+fn open_slot(
+    store: &dyn Store,
+    repository: RepositoryId,
+    unlock: Unlock,
+) -> Result<(ObjectHash, Bundle)> {
     let mut ids = Vec::new();
     store.list("slots", &mut |name, _| ids.extend(ObjectHash::from_hex(name.last())))?;
     let mut broken = None;
     for id in &ids {
         let name = format!("slots/{id}");
         let opened = store.get(&object_name(&name)?, RECORD_BYTES_MAX).map_err(Error::from).and_then(|bytes| {
-            if hash(&bytes) != id.0 {
-                let source = FormatError::Rot { object: Kind::Slot.name() };
-                return Err(Error::Format { name: name.clone(), source });
-            }
-            let record = Record::parse(&bytes, Kind::Slot).named(&name)?;
+            check_rot(&name, &bytes).named(&name)?;
+            let record = Record::parse(&bytes, &[Kind::Slot]).named(&name)?;
             let slot = Slot::from_cbor(record.body).named(&name)?;
-            match slot.open(unlock) {
+            match slot.open(repository, unlock) {
                 Err(FormatError::Commitment { .. }) => Ok(None),
                 bundle => bundle.named(&name).map(Some),
             }
@@ -205,20 +220,19 @@ fn newest_roster(store: &dyn Store, bundle: &Bundle) -> Result<(Roster, [u8; 32]
     store.list("roster", &mut |name, _| names.push(name))?;
     let mut newest: Option<(Roster, [u8; 32])> = None;
     for name in &names {
+        let Some(number) = parse_number(name.last()) else { continue };
         let bytes = store.get(name, RECORD_BYTES_MAX)?;
-        let valid = Record::parse(&bytes, Kind::Roster).and_then(|record| {
-            validate_next(newest.as_ref(), &record, name.as_str(), bundle.repository, &bundle.root_verifying)
-        });
-        if let Ok(roster) = valid {
-            newest = Some((roster, hash(&bytes)));
+        let repository = bundle.repository;
+        if let Ok(next) = validate_next(repository, &bundle.root, newest.as_ref(), number, &bytes) {
+            newest = Some(next);
         }
     }
     let (roster, roster_hash) = newest.ok_or_else(|| Error::Damaged {
         what: "the roster".to_owned(),
         cause: "no object below roster/ carries a valid signature of the root key".to_owned(),
     })?;
-    if roster.number < bundle.newest_roster {
-        let what = format!("roster {} is the newest here, this slot has seen {}", roster.number, bundle.newest_roster);
+    if roster.number < bundle.roster {
+        let what = format!("roster {} is the newest here, this slot has seen {}", roster.number, bundle.roster);
         return Err(Error::Rollback { what });
     }
     Ok((roster, roster_hash))

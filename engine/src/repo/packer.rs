@@ -5,16 +5,16 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::env::TimeNs;
-use crate::error::{Named, Result};
+use crate::error::Result;
 use crate::format::id::PackId;
-use crate::format::index::RunBuilder;
+use crate::format::index::{PackRow, RunBuilder};
 use crate::format::pack::{
-    DirectoryShape, Directory, FrameRow, PACK_HEADER_LEN, PackClass, PackHeader, PackRow, TRAILER_LEN, Trailer,
+    Directory, FrameRow, HEADER_LEN, PackClass, PackHeader, TRAILER_LEN, Trailer,
 };
-use crate::format::record::Kind;
-use crate::format::seal::{Context, Label, Recipient, Sealer, padme, sealed_stream_len};
+use crate::format::seal::{COMMIT_LEN, Context, Label, Recipient, Sealer, frame_nonce, padme, sealed_stream_len};
 use crate::repo::Repo;
 use crate::repo::lookup::Index;
+use crate::repo::records::trailer_aad;
 use crate::repo::session::{SealedFrame, Session};
 use crate::store::{ObjectName, Staged};
 
@@ -33,6 +33,8 @@ pub struct Packer<'r> {
     lanes: Vec<Mutex<Option<OpenPack>>>,
     finished: Mutex<Finished>,
     stored_bytes: AtomicU64,
+    /// Frames are made and dropped: nothing reaches the store.
+    dry_run: bool,
 }
 
 /// Frames held back until it is clear that they are more than a mixed pack's worth.
@@ -65,7 +67,7 @@ pub struct OpenPack {
 }
 
 impl<'r> Packer<'r> {
-    pub fn new(repo: &'r Repo, session: &'r Session, index: &'r Index) -> Self {
+    pub fn new(repo: &'r Repo, session: &'r Session, index: &'r Index, dry_run: bool) -> Self {
         let data_lanes = repo.env().threads().div_ceil(2);
         Self {
             repo,
@@ -75,6 +77,7 @@ impl<'r> Packer<'r> {
             lanes: (0..data_lanes + 2).map(|_| Mutex::default()).collect(),
             finished: Mutex::new(Finished { packs: Vec::new(), last_run: repo.env().now() }),
             stored_bytes: AtomicU64::new(0),
+            dry_run,
         }
     }
 
@@ -89,6 +92,10 @@ impl<'r> Packer<'r> {
 
     /// Takes a frame in. A pack that became full is handed to `full`, which must see to `complete`.
     pub fn add(&self, frame: SealedFrame, full: &dyn Fn(OpenPack) -> Result<()>) -> Result<()> {
+        if self.dry_run {
+            self.stored_bytes.fetch_add(frame.stored.len() as u64, Ordering::Relaxed);
+            return Ok(());
+        }
         let mut early = self.early.lock().expect("no panic holds this lock");
         if early.over {
             drop(early);
@@ -157,7 +164,7 @@ impl<'r> Packer<'r> {
         frame: SealedFrame,
         full: &dyn Fn(OpenPack) -> Result<()>,
     ) -> Result<()> {
-        let limit = self.repo.file().pack_bytes;
+        let limit = self.repo.file().pack_size;
         if let Some(pack) = lane.as_ref() {
             if pack.len_with(&frame) > limit {
                 full(lane.take().expect("just seen"))?;
@@ -173,8 +180,8 @@ impl<'r> Packer<'r> {
     fn close(&self, mut pack: OpenPack, is_full: bool) -> Result<()> {
         let end = pack.len;
         let shape = pack.shape();
-        let needed = pack.len_of(end, &shape);
-        let limit = self.repo.file().pack_bytes;
+        let needed = shape.pack_len(end);
+        let limit = self.repo.file().pack_size;
         let total = if is_full { limit } else { padme(needed).min(limit) };
         pack.pad(self.repo, total - needed)?;
         let context = Context {
@@ -194,10 +201,14 @@ impl<'r> Packer<'r> {
             directory_offset: offset,
             directory_len: pack.len - offset,
             frames_end: end,
-            frames: shape.frames,
-            chunks: shape.chunks,
+            frames: shape.frames as u32,
+            chunks: shape.chunks as u32,
         };
-        let sealed = trailer.seal(&Sealer::new(&secret, &context, Label::PackTrailer), &context, total);
+        let sealer = Sealer::new(&secret, &context, Label::PackTrailer);
+        let mut sealed = trailer.to_bytes().to_vec();
+        sealer.seal_in_place(frame_nonce(0), &trailer_aad(&sealer, total), &mut sealed);
+        pack.write(&context.to_bytes())?;
+        pack.write(sealer.commit())?;
         pack.write(&sealed)?;
         assert_eq!(pack.len, total, "a pack has the length that was planned");
         self.register(pack, total)
@@ -239,9 +250,9 @@ impl OpenPack {
             recipients: Vec::new(),
         };
         let header =
-            PackHeader { session: session.id, epoch: session.epoch, class, suite: repo.file().suite as u8 };
+            PackHeader { session: session.id, epoch: session.epoch, class, suite: repo.file().suite.code() };
         pack.write(&header.to_bytes())?;
-        assert_eq!(pack.len, PACK_HEADER_LEN as u64);
+        assert_eq!(pack.len, HEADER_LEN as u64);
         Ok(pack)
     }
 
@@ -275,25 +286,23 @@ impl OpenPack {
         self.write(&frame.stored)
     }
 
-    fn shape(&self) -> DirectoryShape {
-        self.directory.shape()
+    fn shape(&self) -> Shape {
+        Shape {
+            contexts: self.directory.contexts.len() as u64,
+            frames: self.directory.frames.len() as u64,
+            chunks: self.directory.chunks.len() as u64,
+            bases: self.directory.bases.len() as u64,
+        }
     }
 
-    /// Length of the whole pack, unpadded, if its frames ended at `end`.
-    fn len_of(&self, end: u64, shape: &DirectoryShape) -> u64 {
-        end + 32 + sealed_stream_len(shape.encoded_len()) + TRAILER_LEN as u64
-    }
-
+    /// Length of the whole pack, unpadded, with one more frame.
     fn len_with(&self, frame: &SealedFrame) -> u64 {
         let mut shape = self.shape();
-        if !self.recipients.contains(&frame.recipient) {
-            shape.contexts += 1;
-            shape.seals += 1;
-        }
+        shape.contexts += u64::from(!self.recipients.contains(&frame.recipient));
         shape.frames += 1;
-        shape.chunks += frame.chunks.len() as u32;
-        shape.bases += frame.bases.len() as u32;
-        self.len_of(self.len + frame.stored.len() as u64, &shape)
+        shape.chunks += frame.chunks.len() as u64;
+        shape.bases += frame.bases.len() as u64;
+        shape.pack_len(self.len + frame.stored.len() as u64)
     }
 
     /// Random bytes: whoever holds the store cannot tell them from frames.
@@ -307,6 +316,23 @@ impl OpenPack {
             n -= piece.len() as u64;
         }
         Ok(())
+    }
+}
+
+/// How many rows a directory has; there are as many seals as contexts.
+struct Shape {
+    contexts: u64,
+    frames: u64,
+    chunks: u64,
+    bases: u64,
+}
+
+impl Shape {
+    /// Length of the whole pack, unpadded, whose frames end at `end`.
+    fn pack_len(&self, end: u64) -> u64 {
+        let Self { contexts, frames, chunks, bases } = *self;
+        let directory = Directory::encoded_len(contexts, contexts, frames, chunks, bases);
+        end + COMMIT_LEN as u64 + sealed_stream_len(directory) + TRAILER_LEN as u64
     }
 }
 

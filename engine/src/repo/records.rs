@@ -1,11 +1,15 @@
 //! Records in and out of the store: signed when written; parsed, checked for rot and verified when read.
 
-use crate::error::{Error, Named, Result};
+use crate::error::{Error, FormatError, Named, Result};
 use crate::format::id::{IdentityId, ObjectHash, PackId, SessionId, hash};
 use crate::format::pack::{Directory, SealRow, TRAILER_LEN, Trailer};
-use crate::format::record::{Kind, Record};
-use crate::format::seal::{Context, Label, Recipient, Sealer, open_body, seal_body};
-use crate::format::session::Seals;
+use crate::format::record::{Kind, Record, check_rot};
+use crate::format::roster::{Identity, State};
+use crate::format::seal::{
+    COMMIT_LEN, CONTEXT_LEN, Context, Label, Recipient, Sealer, body_header, frame_nonce, open_body,
+    seal_body,
+};
+use crate::format::session::{SealedSecret, Seals};
 use crate::format::slot::Role;
 use crate::repo::Repo;
 use crate::repo::packer::pack_name;
@@ -34,8 +38,7 @@ pub fn object_name(name: &str) -> Result<ObjectName> {
 impl Repo {
     /// Writes a signed record with a stated name. `Put::Existed`: somebody's bytes are there already.
     pub(crate) fn try_put_stated(&self, kind: Kind, name: &str, body: &[u8]) -> Result<(Put, Vec<u8>)> {
-        let signers = [(self.identity(), self.roster().number, self.signing())];
-        let bytes = Record::build(kind, body, name, &signers, self.id());
+        let bytes = self.signed(kind, body, name);
         let put = self.store().put_if_absent(&object_name(name)?, &bytes)?;
         Ok((put, bytes))
     }
@@ -53,11 +56,15 @@ impl Repo {
     /// Seals, signs and writes an index run; its name and stored length.
     pub(crate) fn put_sealed_run(&self, payload: &[u8], epoch: u32) -> Result<(ObjectHash, u64)> {
         let body = self.seal_index_body(Kind::IndexRun, payload, epoch)?;
-        let signers = [(self.identity(), self.roster().number, self.signing())];
-        let bytes = Record::build(Kind::IndexRun, &body, "index/", &signers, self.id());
+        let bytes = self.signed(Kind::IndexRun, &body, "index/");
         let id = ObjectHash(hash(&bytes));
         self.store().put_if_absent(&object_name(&format!("index/{id}"))?, &bytes)?;
         Ok((id, bytes.len() as u64))
+    }
+
+    fn signed(&self, kind: Kind, body: &[u8], name: &str) -> Vec<u8> {
+        let signers = [(self.identity(), self.roster().number, self.signing())];
+        Record::build(kind, body, name, &signers, self.id())
     }
 
     fn seal_index_body(&self, kind: Kind, payload: &[u8], epoch: u32) -> Result<Vec<u8>> {
@@ -83,33 +90,30 @@ impl Repo {
     }
 
     pub(crate) fn check(&self, kind: Kind, name: &str, bytes: &[u8]) -> Result<Read> {
-        let record = Record::parse(bytes, kind).named(name)?;
-        let stored_hash = hash(bytes);
-        if !kind.stated() && !name.ends_with(&ObjectHash(stored_hash).to_string()) {
-            let source = crate::error::FormatError::Rot { object: kind.name() };
-            return Err(Error::Format { name: name.to_owned(), source });
+        let record = Record::parse(bytes, &[kind]).named(name)?;
+        if !kind.stated() {
+            check_rot(name, bytes).named(name)?;
         }
-        let (author, role) = self.verify(&record, kind, name)?;
-        let stored_bytes = bytes.len() as u64;
-        Ok(Read { body: record.body.to_vec(), author, role, hash: stored_hash, stored_bytes })
+        let (author, role) = self.verify(&record, name)?;
+        let (body, stored_bytes) = (record.body.to_vec(), bytes.len() as u64);
+        Ok(Read { body, author, role, hash: hash(bytes), stored_bytes })
     }
 
     /// Who signed it, and as what. One valid signature of a member is enough.
-    fn verify(&self, record: &Record, kind: Kind, name: &str) -> Result<(IdentityId, Role)> {
-        let signing_name = kind.signing_name(name);
+    fn verify(&self, record: &Record, name: &str) -> Result<(IdentityId, Role)> {
         let mut cause = "it carries no signature of anyone in the roster";
         for signature in &record.signatures {
             if signature.roster > self.roster().number {
                 let what = format!("{name} cites roster {}, the newest here is {}", signature.roster, self.roster().number);
                 return Err(Error::Rollback { what });
             }
-            let Some(member) = self.roster().identity(&signature.identity) else { continue };
-            if !member.may_sign(kind, name) {
+            let Some(member) = self.roster().identity(signature.identity) else { continue };
+            if !may_sign(member, record.kind, name) {
                 cause = "its author's role or state does not allow it";
                 continue;
             }
-            match record.verify(signature, self.id(), signing_name, &member.verifying) {
-                Ok(()) => return Ok((member.id, member.role)),
+            match record.verify(self.id(), name, member.id, &member.verifying) {
+                Ok(_) => return Ok((member.id, member.role)),
                 Err(_) => cause = "its signature is false",
             }
         }
@@ -117,21 +121,28 @@ impl Repo {
     }
 
     /// Opens the sealed body of a record that was read.
-    pub(crate) fn open(&self, kind: Kind, name: &str, body: &[u8]) -> Result<(Context, Vec<u8>)> {
-        let context = Context::of_body(body).named(name)?;
+    pub(crate) fn open_sealed(&self, kind: Kind, name: &str, body: &[u8]) -> Result<(Context, Vec<u8>)> {
+        let (context, _, _) = body_header(body, kind).named(name)?;
         if context.repository != self.id() {
             let cause = "it belongs to another repository".to_owned();
             return Err(Error::Damaged { what: name.to_owned(), cause });
         }
         let secret = self.secret(&context)?;
-        Ok((context, open_body(&secret, body, kind).named(name)?))
+        open_body(body, kind, |_| Ok(secret)).named(name)
     }
 
     /// A session's sealed secrets.
     pub(crate) fn seals(&self, session: &SessionId) -> Result<Vec<SealRow>> {
         let name = format!("seals/{session}");
         let read = self.read(Kind::Seals, &name, RECORD_BYTES_MAX)?;
-        Ok(Seals::from_cbor(&read.body).named(&name)?.rows())
+        let seals = Seals::from_cbor(&read.body).named(&name)?;
+        let row = |secret: SealedSecret| SealRow {
+            recipient: secret.recipient.code(),
+            epoch: secret.epoch,
+            session: seals.session,
+            sealed: secret.sealed.try_into().expect("its length was checked"),
+        };
+        Ok(seals.secrets.into_iter().map(row).collect())
     }
 
     /// Reads and opens a pack's directory through its trailer.
@@ -143,15 +154,10 @@ impl Repo {
         }
         let mut bytes = [0; TRAILER_LEN];
         self.store().get_range(&name, len - TRAILER_LEN as u64, &mut bytes)?;
-        let context = Context::of_body(&bytes).named(name.as_str())?;
+        let (context, trailer) = self.open_trailer(&mut bytes, len).named(name.as_str())?;
         let secret = self.index_key(context.epoch)?;
-        let trailer = Trailer::open(&bytes, &secret, &context, len).named(name.as_str())?;
         if trailer.directory_len > DIRECTORY_BYTES_MAX {
             return Err(damaged("its directory is longer than the limit"));
-        }
-        let end = trailer.directory_offset.checked_add(trailer.directory_len);
-        if end.is_none_or(|end| end > len - TRAILER_LEN as u64) || trailer.directory_len < 32 {
-            return Err(damaged("its directory lies outside of it"));
         }
         let mut sealed = vec![0; trailer.directory_len as usize];
         self.store().get_range(&name, trailer.directory_offset, &mut sealed)?;
@@ -161,11 +167,35 @@ impl Repo {
             .named(name.as_str())?;
         let plain = sealer.open_stream(stream, "pack directory").named(name.as_str())?;
         let directory = Directory::from_bytes(&plain).named(name.as_str())?;
-        let frames_end = directory.frames.last().map_or(64, |f| f.offset + u64::from(f.stored));
-        if frames_end > trailer.frames_end || trailer.frames_end > trailer.directory_offset {
-            return Err(damaged("its frames run into its directory"));
-        }
+        directory.check_against(&trailer).named(name.as_str())?;
         Ok(directory)
+    }
+
+    /// The trailer of a pack of `len` bytes, and the context that its directory is sealed with too.
+    fn open_trailer(
+        &self,
+        bytes: &mut [u8; TRAILER_LEN],
+        len: u64,
+    ) -> Result<(Context, Trailer), FormatError> {
+        let object = "pack trailer";
+        let (context, rest) = bytes.split_at_mut(CONTEXT_LEN);
+        let (commit, sealed) = rest.split_at_mut(COMMIT_LEN);
+        let context = Context::from_bytes(&context.try_into().expect("72 bytes"))?;
+        let no_key = |_| FormatError::Commitment { object };
+        let secret = self.index_key(context.epoch).map_err(no_key)?;
+        let commit = &*commit;
+        let commit = commit.try_into().expect("32 bytes");
+        let sealer = Sealer::opening(&secret, &context, Label::PackTrailer, commit, object)?;
+        let aad = trailer_aad(&sealer, len);
+        let plain = sealer.open_in_place(frame_nonce(0), &aad, sealed, object)?;
+        Ok((context, Trailer::from_bytes(plain, len)?))
+    }
+
+    /// Makes every index run that is visible durable: another writer's may not be yet.
+    pub(crate) fn make_index_durable(&self) -> Result<()> {
+        let mut runs = Vec::new();
+        self.store().list("index", &mut |name, _| runs.push(name))?;
+        Ok(self.store().make_durable(&mut runs.iter())?)
     }
 
     /// Is the object there?
@@ -176,4 +206,31 @@ impl Repo {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// Associated data of a pack's trailer: it belongs to a pack of this length.
+pub(super) fn trailer_aad(sealer: &Sealer, pack_len: u64) -> Vec<u8> {
+    [sealer.context_hash().as_slice(), &pack_len.to_le_bytes()].concat()
+}
+
+/// Who may sign what (docs/format.md, 2). A revoked identity's sessions count only if they are among those kept.
+fn may_sign(member: &Identity, kind: Kind, name: &str) -> bool {
+    let by_role = match kind {
+        Kind::Session | Kind::Seals | Kind::Snapshot | Kind::IndexRun => true,
+        Kind::Damage => true,
+        Kind::Attestation => member.role.holds().content,
+        Kind::Tombstone
+        | Kind::Forgotten
+        | Kind::Hold
+        | Kind::Release
+        | Kind::Proposal
+        | Kind::Verdict => matches!(member.role, Role::Admin | Role::Owner),
+        _ => false,
+    };
+    let kept = || {
+        let session = name.rsplit('/').next().and_then(SessionId::from_hex);
+        let kept = member.sessions_kept.as_deref().unwrap_or_default();
+        kind == Kind::IndexRun || session.is_some_and(|session| kept.contains(&session))
+    };
+    by_role && (member.state == State::Active || kept())
 }

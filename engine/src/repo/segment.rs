@@ -8,7 +8,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use xorf::{BinaryFuse8, BinaryFuse8Ref, DmaSerializable, FilterRef, Filter};
+use xorf::{BinaryFuse8, BinaryFuse8Ref, DmaSerializable, Filter, FilterRef};
 
 use crate::format::id::{ChunkId, hash};
 use crate::format::index::Run;

@@ -9,8 +9,8 @@ use crate::format::id::SessionId;
 use crate::format::keys::{SealInfo, seal_secret};
 use crate::format::pack::{BaseRow, ChunkRow, ContextRow, SealRow, base_rows_bytes, chunk_rows_hash};
 use crate::format::record::Kind;
-use crate::format::seal::{Context, Label, Recipient, Sealer, Secret, frame_aad, frame_nonce};
-use crate::format::session::{Seals, Session as Intent};
+use crate::format::seal::{Context, Label, Recipient, Sealer, Secret, frame_aad, frame_nonce, seal_body};
+use crate::format::session::{SealedSecret, Seals, Session as Intent};
 use crate::repo::Repo;
 
 /// The three recipients of frames, in the order of `Keys::frames`.
@@ -45,36 +45,37 @@ pub struct SealedFrame {
 
 impl Session {
     /// Writes the intent and the sealed secrets. Must come before anything is looked up (DESIGN.md, 6.1).
-    pub fn begin(repo: &Repo, adopts: &[SessionId]) -> Result<Self> {
-        let session = Self::unwritten(repo)?;
+    pub fn announce(&self, repo: &Repo, adopts: &[SessionId]) -> Result<()> {
+        let session = self;
         let intent = Intent {
             session: session.id,
             epoch: session.epoch,
-            time: repo.env().now(),
+            time_ns: repo.env().now(),
             adopts: adopts.to_vec(),
         };
         repo.put_stated(Kind::Session, &format!("sessions/{}", session.id), &intent.to_cbor())?;
         let seals = Seals {
             session: session.id,
-            seals: session
-                .frames
-                .iter()
-                .map(|keys| (keys.seal.recipient, session.epoch, keys.seal.sealed.to_vec()))
-                .collect(),
+            secrets: session.frames.iter().map(FrameKeys::sealed_secret).collect(),
         };
         repo.put_stated(Kind::Seals, &format!("seals/{}", session.id), &seals.to_cbor())?;
-        Ok(session)
+        Ok(())
     }
 
-    /// For a dry run: nothing in the store.
-    pub fn unwritten(repo: &Repo) -> Result<Self> {
+    /// Draws its id and secrets; nothing is in the store yet.
+    pub fn new(repo: &Repo) -> Result<Self> {
         let id = SessionId(repo.env().random());
-        let epoch = repo.roster().newest_epoch();
+        let epoch = repo.roster().epoch();
         let mut meta = None;
         let frames = FRAME_RECIPIENTS.map(|recipient| {
-            let secret = Secret::new(repo.env().random());
+            let secret = Secret(repo.env().random());
             let info = SealInfo { repository: repo.id(), epoch: epoch.number, recipient, session: id };
-            let sealed = seal_secret(epoch.public(recipient), &info, &secret, repo.env().random());
+            let public = match recipient {
+                Recipient::Data => &epoch.data,
+                Recipient::Tree => &epoch.tree,
+                _ => &epoch.meta,
+            };
+            let sealed = seal_secret(public, &info, &secret, repo.env().random());
             let context = Context {
                 suite: repo.file().suite,
                 recipient,
@@ -86,7 +87,12 @@ impl Session {
             let sealer = Sealer::new(&secret, &context, Label::Frame);
             let keys = sealed.map(|sealed| FrameKeys {
                 context: ContextRow { context: context.to_bytes(), commit: *sealer.commit() },
-                seal: SealRow { recipient: recipient as u8, epoch: epoch.number, session: id, sealed },
+                seal: SealRow {
+                    recipient: recipient.code(),
+                    epoch: epoch.number,
+                    session: id,
+                    sealed: sealed.try_into().expect("sealed secrets have one length"),
+                },
                 sealer,
             });
             if recipient == Recipient::Meta {
@@ -99,6 +105,19 @@ impl Session {
         let frames = [data.named(roster)?, tree.named(roster)?, refs.named(roster)?];
         let meta = meta.expect("META is one of the recipients");
         Ok(Self { id, epoch: epoch.number, frames, meta, ordinal: AtomicU64::new(0) })
+    }
+
+    /// The sealed body of this session's snapshot.
+    pub fn seal_snapshot(&self, repo: &Repo, body: &[u8]) -> Vec<u8> {
+        let context = Context {
+            suite: repo.file().suite,
+            recipient: Recipient::Meta,
+            epoch: self.epoch,
+            repository: repo.id(),
+            session: self.id,
+            salt: repo.env().random(),
+        };
+        seal_body(&self.meta, &context, Kind::Snapshot, body)
     }
 
     pub fn keys(&self, recipient: Recipient) -> &FrameKeys {
@@ -124,6 +143,13 @@ impl Session {
         buffer.extend_from_slice(&frame.stored);
         let nonce = frame_nonce(frame.ordinal);
         sealer.open_in_place(nonce, &aad, buffer, "frame").map(|plain| &*plain).named("new frame")
+    }
+}
+
+impl FrameKeys {
+    fn sealed_secret(&self) -> SealedSecret {
+        let recipient = Recipient::from_code(self.seal.recipient).expect("made by this session");
+        SealedSecret { recipient, epoch: self.seal.epoch, sealed: self.seal.sealed.to_vec() }
     }
 }
 

@@ -2,7 +2,8 @@
 
 use crate::error::{Error, Named, Result};
 use crate::format::id::SessionId;
-use crate::format::record::Kind;
+use crate::format::record::{Kind, Record};
+use crate::format::seal::Recipient;
 use crate::format::snapshot::Snapshot;
 use crate::repo::Repo;
 use crate::repo::records::RECORD_BYTES_MAX;
@@ -26,7 +27,7 @@ impl Repo {
         for id in self.live_snapshot_ids()? {
             snapshots.extend(self.snapshot(&id)?);
         }
-        snapshots.sort_by_key(|info| (info.snapshot.time, info.id));
+        snapshots.sort_by_key(|info| (info.snapshot.time_ns, info.id));
         Ok(snapshots)
     }
 
@@ -49,18 +50,19 @@ impl Repo {
             Err(Error::Store(StoreError::NotFound { .. })) => return Ok(None),
             bytes => bytes?,
         };
-        if Kind::of(&bytes) == Some(Kind::Tombstone) {
+        let kinds = [Kind::Snapshot, Kind::Tombstone];
+        if Record::parse(&bytes, &kinds).named(&name)?.kind == Kind::Tombstone {
             self.check(Kind::Tombstone, &name, &bytes)?;
             return Ok(None);
         }
         let read = self.check(Kind::Snapshot, &name, &bytes)?;
-        let (context, body) = self.open(Kind::Snapshot, &name, &read.body)?;
+        let (context, body) = self.open_sealed(Kind::Snapshot, &name, &read.body)?;
         let snapshot = Snapshot::from_cbor(&body).named(&name)?;
         if snapshot.author != read.author || context.session != *id {
             let cause = "it was signed by another than its author, or moved".to_owned();
             return Err(Error::Damaged { what: name, cause });
         }
-        let author = self.roster().identity(&read.author);
+        let author = self.roster().identity(read.author);
         let author_name = author.map(|member| member.name.clone()).unwrap_or_default();
         let stored_bytes = read.stored_bytes;
         Ok(Some(SnapshotInfo { id: *id, snapshot, author_name, hash: read.hash, stored_bytes }))
@@ -80,5 +82,30 @@ impl Repo {
             [id] => self.snapshot(&id)?.ok_or_else(none),
             _ => Err(Error::AmbiguousSnapshot { wanted: wanted.to_owned(), found: found.len() }),
         }
+    }
+
+    /// Sequence and hash of this identity's last snapshot: from the cache, else, where the key reads, from the store. If both are
+    /// lost the chain starts again, visibly.
+    pub(crate) fn chain(&self) -> Result<(u64, Option<[u8; 32]>)> {
+        let kept = self.cache().and_then(|cache| std::fs::read(cache.join("chain")).ok());
+        if let Some((sequence, last)) = kept.as_deref().and_then(<[u8]>::split_first_chunk::<8>) {
+            if let Ok(last) = last.try_into() {
+                return Ok((u64::from_le_bytes(*sequence), Some(last)));
+            }
+        }
+        if !self.reads(Recipient::Meta) {
+            return Ok((0, None));
+        }
+        let ours = self.snapshots()?.into_iter().filter(|info| info.snapshot.author == self.identity());
+        let last = ours.max_by_key(|info| info.snapshot.sequence);
+        Ok(last.map_or((0, None), |info| (info.snapshot.sequence, Some(info.hash))))
+    }
+
+    pub(crate) fn keep_chain(&self, sequence: u64, last: [u8; 32]) -> Result<()> {
+        let Some(cache) = self.cache() else { return Ok(()) };
+        let (path, fresh) = (cache.join("chain"), cache.join("chain.new"));
+        std::fs::write(&fresh, [&sequence.to_le_bytes()[..], &last].concat())
+            .and_then(|()| std::fs::rename(&fresh, &path))
+            .map_err(|source| Error::Cache { path, source })
     }
 }

@@ -1,32 +1,11 @@
 //! Directories read back: REFS and TREE nodes joined into entries with their content, streamed in name order.
 
-use crate::error::{Error, Named, Result};
+use crate::error::{Error, FormatError, Named, Result};
 use crate::format::id::ChunkId;
-use crate::format::tree::{Entry, EntryKind, INNER_DEPTH_MAX, RefsNode, Segment, TreeNode};
+use crate::format::tree::{ChunkRef, Entry, INNER_DEPTH_MAX, RefsNode, Segment, TreeNode};
 use crate::repo::fetch::Fetcher;
+use crate::format::snapshot::Directory;
 use crate::repo::Repo;
-
-/// The two ids of a directory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct DirIds {
-    pub refs: ChunkId,
-    pub tree: ChunkId,
-}
-
-impl DirIds {
-    pub fn to_bytes(self) -> [u8; 64] {
-        let mut bytes = [0; 64];
-        bytes[..32].copy_from_slice(&self.refs.0);
-        bytes[32..].copy_from_slice(&self.tree.0);
-        bytes
-    }
-
-    pub fn from_bytes(bytes: &[u8; 64]) -> Self {
-        let (refs, tree) = bytes.split_at(32);
-        let id = |half: &[u8]| ChunkId(half.try_into().expect("half of 64 bytes"));
-        Self { refs: id(refs), tree: id(tree) }
-    }
-}
 
 /// A piece of a file's content, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,9 +22,9 @@ impl Piece {
         }
     }
 
-    pub fn chunk(&self) -> Option<(ChunkId, u32)> {
+    pub fn chunk(&self) -> Option<ChunkRef> {
         match self {
-            Piece::Chunk { id, len } => Some((*id, *len)),
+            Piece::Chunk { id, len } => Some(ChunkRef { id: *id, len: *len }),
             Piece::Hole { .. } => None,
         }
     }
@@ -57,7 +36,7 @@ impl Piece {
 pub struct Node {
     pub entry: Entry,
     pub content: Vec<ContentRef>,
-    pub child: Option<DirIds>,
+    pub child: Option<Directory>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,7 +57,7 @@ impl<'f> Trees<'f> {
     }
 
     /// Calls `each` with every entry of a directory, in name order.
-    pub fn each(&self, dir: &DirIds, each: &mut dyn FnMut(Node) -> Result<()>) -> Result<()> {
+    pub fn each(&self, dir: &Directory, each: &mut dyn FnMut(Node) -> Result<()>) -> Result<()> {
         let mut last = Vec::new();
         self.each_at(dir, 0, &mut |node| {
             if !last.is_empty() && node.entry.name <= last {
@@ -91,37 +70,31 @@ impl<'f> Trees<'f> {
 
     fn each_at(
         &self,
-        dir: &DirIds,
-        depth: u32,
+        dir: &Directory,
+        depth: usize,
         each: &mut dyn FnMut(Node) -> Result<()>,
     ) -> Result<()> {
         let name = format!("directory {}", dir.tree);
         let refs = self.refs(&dir.refs)?;
         let plain = self.fetcher.chunk(&dir.tree, self.repo.id_key()?)?;
-        match (TreeNode::from_bytes(&plain).named(&name)?, refs) {
-            (TreeNode::Leaf { entries }, refs @ RefsNode::Leaf { .. }) => {
-                for entry in entries {
-                    entry.check_against(&refs).named(&name)?;
-                    each(joined(entry, &refs))?;
-                }
-                Ok(())
+        let tree = TreeNode::from_bytes(&plain).named(&name)?;
+        tree.check_against(&refs).named(&name)?;
+        match (tree, refs) {
+            (TreeNode::Leaf { entries }, refs) => {
+                entries.into_iter().try_for_each(|entry| each(joined(entry, &refs).named(&name)?))
             }
-            (TreeNode::Inner { children: names }, RefsNode::Inner { children })
-                if names.len() == children.len() && depth < INNER_DEPTH_MAX =>
-            {
-                children.iter().try_for_each(|&(refs, tree)| {
-                    self.each_at(&DirIds { refs, tree }, depth + 1, each)
+            (_, RefsNode::Inner { children }) if depth < INNER_DEPTH_MAX => {
+                children.iter().try_for_each(|child| {
+                    let child = Directory { refs: child.refs, tree: child.tree };
+                    self.each_at(&child, depth + 1, each)
                 })
             }
-            _ => Err(Error::Damaged {
-                what: name,
-                cause: "its two halves do not belong together".to_owned(),
-            }),
+            _ => Err(Error::Damaged { what: name, cause: "it is nested too deeply".to_owned() }),
         }
     }
 
     /// One entry by name.
-    pub fn find(&self, dir: &DirIds, name: &[u8]) -> Result<Option<Node>> {
+    pub fn find(&self, dir: &Directory, name: &[u8]) -> Result<Option<Node>> {
         let mut found = None;
         self.each(dir, &mut |node| {
             if node.entry.name == name {
@@ -156,15 +129,15 @@ impl<'f> Trees<'f> {
     fn list(
         &self,
         id: &ChunkId,
-        depth: u32,
+        depth: usize,
         each: &mut dyn FnMut(Piece) -> Result<()>,
     ) -> Result<()> {
         match self.refs(id)? {
             RefsNode::List { chunks } => {
-                chunks.into_iter().try_for_each(|(id, len)| each(Piece::Chunk { id, len }))
+                chunks.iter().try_for_each(|chunk| each(Piece::from(chunk)))
             }
-            RefsNode::ListInner { rows } if depth < INNER_DEPTH_MAX => {
-                rows.iter().try_for_each(|row| self.list(&row.id, depth + 1, each))
+            RefsNode::ListInner { lists } if depth < INNER_DEPTH_MAX => {
+                lists.iter().try_for_each(|row| self.list(&row.id, depth + 1, each))
             }
             _ => Err(Error::Damaged {
                 what: format!("chunk list {id}"),
@@ -179,33 +152,40 @@ impl<'f> Trees<'f> {
     }
 }
 
+impl From<&ChunkRef> for Piece {
+    fn from(chunk: &ChunkRef) -> Self {
+        Piece::Chunk { id: chunk.id, len: chunk.len }
+    }
+}
+
 /// The entry with its content taken out of the REFS leaf; `check_against` has proven the places.
-fn joined(mut entry: Entry, refs: &RefsNode) -> Node {
+fn joined(mut entry: Entry, refs: &RefsNode) -> Result<Node, FormatError> {
     let RefsNode::Leaf { children, chunks, lists } = refs else { unreachable!("checked: a leaf") };
     let mut content = Vec::new();
     for segment in std::mem::take(&mut entry.content) {
         match segment {
-            Segment::Run { first, chunks: count, .. } => {
-                let run = &chunks[first as usize..(first + count) as usize];
-                content.extend(
-                    run.iter().map(|&(id, len)| ContentRef::Piece(Piece::Chunk { id, len })),
-                );
+            Segment::Chunks { first, chunks: count, .. } => {
+                let run = &chunks[first as usize..first as usize + count as usize];
+                content.extend(run.iter().map(|chunk| ContentRef::Piece(Piece::from(chunk))));
             }
             Segment::Hole { len } => content.push(ContentRef::Piece(Piece::Hole { len })),
             Segment::List { list, len } => {
                 content.push(ContentRef::List { id: lists[list as usize], len });
             }
-            Segment::Rebuilt { .. } => unreachable!("no encoder is known: refused when decoded"),
+            Segment::Rebuilt { encoder, .. } => {
+                let feature = format!("encoder {encoder}");
+                return Err(FormatError::Unsupported { object: "file content", feature });
+            }
         }
     }
-    let child = entry.child.filter(|_| entry.kind == EntryKind::Dir).map(|child| {
-        let (refs, tree) = children[child as usize];
-        DirIds { refs, tree }
+    let child = entry.child.map(|child| {
+        let child = children[child as usize];
+        Directory { refs: child.refs, tree: child.tree }
     });
-    Node { entry, content, child }
+    Ok(Node { entry, content, child })
 }
 
-fn out_of_order(dir: &DirIds) -> Error {
+fn out_of_order(dir: &Directory) -> Error {
     let cause = "its entries are not in order".to_owned();
     Error::Damaged { what: format!("directory {}", dir.tree), cause }
 }

@@ -51,6 +51,15 @@ impl Owners {
 }
 
 /// Bytes of a memory page.
+/// Numeric id of the user that this process acts as.
+pub fn user_id() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+pub fn group_id() -> u32 {
+    rustix::process::getegid().as_raw()
+}
+
 pub fn page_size() -> usize {
     // SAFETY: takes and returns integers.
     let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
