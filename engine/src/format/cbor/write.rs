@@ -110,6 +110,10 @@ impl Encoder {
     }
 
     fn patch_map_head(&mut self, at: usize, entries: u64) {
+        if entries < 24 {
+            self.out.writer_mut()[at] |= entries as u8;
+            return;
+        }
         let mut head = minicbor::Encoder::new(Vec::new());
         sure(head.map(entries));
         self.out.writer_mut().splice(at..=at, head.into_writer());
