@@ -38,6 +38,11 @@ impl Encoder {
         Encoder { out: minicbor::Encoder::new(Vec::new()) }
     }
 
+    /// Writing up to `len` bytes moves nothing, so no copy of a secret stays behind.
+    pub fn with_capacity(len: usize) -> Self {
+        Encoder { out: minicbor::Encoder::new(Vec::with_capacity(len)) }
+    }
+
     pub fn into_bytes(self) -> Vec<u8> {
         self.out.into_writer()
     }
