@@ -7,7 +7,7 @@ use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{Key, XChaCha20Poly1305, XNonce};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use super::cbor::{Decoder, Map, MapEncoder, decode_map, encode_map};
+use super::cbor::{Decoder, Encoder, Map, MapEncoder, decode_map, encode_map};
 use super::id::{IdKey, IdentityId, RepositoryId, from_hex, to_hex};
 use super::keys::{KemSecret, SigningKey, VerifyingKey};
 use super::kind::Kind;
@@ -201,7 +201,12 @@ impl Bundle {
     /// Panics if the keys are not those of the role: use `Keys::for_role`.
     pub fn to_cbor(&self) -> Zeroizing<Vec<u8>> {
         self.keys.check(self.role).expect("a bundle holds what its role holds");
-        let cbor = encode_map(|m| {
+        let keys = &self.keys;
+        let kem = [&keys.data, &keys.tree, &keys.meta].into_iter().flatten().map(Vec::len);
+        let epochs = keys.index.len() + kem.sum::<usize>();
+        let room = 1024 + self.name.len() + 48 * epochs;
+        let mut encoder = Encoder::with_capacity(room);
+        encoder.map(|m| {
             m.bytes(1, self.repository);
             m.bytes(2, self.repo_hash);
             m.bytes(3, self.root);
@@ -213,7 +218,9 @@ impl Bundle {
             m.bytes(9, self.kem.0);
             self.keys.encode(m);
         });
-        Zeroizing::new(cbor)
+        let cbor = Zeroizing::new(encoder.into_bytes());
+        assert!(cbor.len() <= room, "secrets are written once");
+        cbor
     }
 
     pub fn from_cbor(bytes: &[u8]) -> Result<Bundle> {

@@ -38,6 +38,11 @@ impl Encoder {
         Encoder { out: minicbor::Encoder::new(Vec::new()) }
     }
 
+    /// Writing up to `len` bytes moves nothing, so no copy of a secret stays behind.
+    pub fn with_capacity(len: usize) -> Self {
+        Encoder { out: minicbor::Encoder::new(Vec::with_capacity(len)) }
+    }
+
     pub fn into_bytes(self) -> Vec<u8> {
         self.out.into_writer()
     }
@@ -110,6 +115,10 @@ impl Encoder {
     }
 
     fn patch_map_head(&mut self, at: usize, entries: u64) {
+        if entries < 24 {
+            self.out.writer_mut()[at] |= entries as u8;
+            return;
+        }
         let mut head = minicbor::Encoder::new(Vec::new());
         sure(head.map(entries));
         self.out.writer_mut().splice(at..=at, head.into_writer());
