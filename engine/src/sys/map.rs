@@ -188,8 +188,8 @@ fn install_handler() {
         let mut ours: libc::sigaction = unsafe { zeroed() };
         let handler: extern "C" fn(i32, *mut libc::siginfo_t, *mut c_void) = on_sigbus;
         ours.sa_sigaction = handler as usize;
-        // on the alternate stack, like the standard library's, for whom we stand in
-        ours.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+        // on the thread's own stack, which has room; the alternate one is sized for a bare frame
+        ours.sa_flags = libc::SA_SIGINFO;
         // SAFETY: `ours` is complete and its handler async-signal-safe (see there).
         let set = unsafe { libc::sigaction(libc::SIGBUS, &ours, null_mut()) };
         assert!(asked == 0 && set == 0, "SIGBUS is a signal that can be handled");
