@@ -140,7 +140,7 @@ fn once(
     let index = repo.index()?;
     let before = unchanged::Before::open(repo, &index, past, &roots, options)?;
     let packer = Packer::new(repo, &session, &index, options.dry_run);
-    let work = Work::new(repo, options, watch, &index, &packer, &before, journal.as_ref(), started.0);
+    let work = Work::new(repo, options, watch, &index, &packer, &before, journal.as_ref(), started.0, roots.missing);
     // 3. The pipeline: everything from the walk to the packs.
     let root = pipeline(&work, &roots, source)?;
     // 4. Packs durable, then the last index run, then the snapshot.

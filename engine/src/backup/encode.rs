@@ -10,8 +10,6 @@ use crate::format::pack::ChunkRow;
 use crate::format::seal::Recipient;
 use crate::repo::session::{Encoded, SealedFrame};
 
-/// A bundle is closed when it holds this much: between the 512 KiB and 1 MiB of DESIGN.md, 4.
-const BUNDLE_BYTES: usize = 768 << 10;
 const BUNDLE_CHUNKS: usize = 16_384;
 
 /// Small chunks on their way into one frame.
@@ -39,10 +37,10 @@ impl Bundle {
     }
 
     /// `true`: the bundle is full.
-    pub fn keep(&mut self, id: ChunkId, place: &Range<usize>) -> bool {
+    pub fn keep(&mut self, id: ChunkId, place: &Range<usize>, full_bytes: usize) -> bool {
         let row = ChunkRow { id, offset: place.start as u32, len: place.len() as u32 };
         self.rows.push(row);
-        self.plain.len() >= BUNDLE_BYTES || self.rows.len() >= BUNDLE_CHUNKS
+        self.plain.len() >= full_bytes || self.rows.len() >= BUNDLE_CHUNKS
     }
 }
 

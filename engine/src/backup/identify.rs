@@ -8,14 +8,11 @@ use crate::format::seal::Recipient;
 use crate::repo::lookup::Claim;
 use crate::watch::Counter;
 
-/// Chunks below this share a frame with others.
-pub const BUNDLE_BELOW_BYTES: usize = 256 << 10;
-
 impl Worker<'_> {
     /// Makes sure that a chunk is stored, and gives its id. `bytes` may be a map whose file changes: the id is that of bytes
     /// that were really stored.
     pub fn store(&mut self, recipient: Recipient, bytes: &[u8]) -> Result<ChunkId> {
-        if bytes.len() < BUNDLE_BELOW_BYTES {
+        if bytes.len() < self.work.bundle_below_bytes {
             return self.store_small(recipient, bytes);
         }
         let id = self.id(recipient, bytes)?;
@@ -64,7 +61,8 @@ impl Worker<'_> {
             return Ok(id);
         }
         self.count_new(bytes.len());
-        if self.bundle(recipient).keep(id, &place) {
+        let full_bytes = self.work.bundle_bytes;
+        if self.bundle(recipient).keep(id, &place, full_bytes) {
             self.flush_bundle(recipient)?;
         }
         Ok(id)

@@ -42,7 +42,7 @@ pub struct Large {
     dir: Arc<DirNode>,
     place: usize,
     /// `None`: standard input.
-    file: Option<File>,
+    file: Option<Arc<File>>,
     stat: Stat,
     entry: Entry,
     was: Option<Record>,
@@ -203,7 +203,7 @@ impl Worker<'_> {
             entry.hard_link = Some(work.links.group(&stat, group, &path));
         }
         if stat.size >= LARGE_BYTES || is_sparse(&stat) {
-            let large = Large::new(dir.clone(), place, Some(file), stat, entry, was);
+            let large = Large::new(dir.clone(), place, Some(Arc::new(file)), stat, entry, was);
             return self.scan(Arc::new(large));
         }
         match self.small(&file, stat, &mut entry) {
@@ -324,7 +324,7 @@ impl Large {
     fn new(
         dir: Arc<DirNode>,
         place: usize,
-        file: Option<File>,
+        file: Option<Arc<File>>,
         stat: Stat,
         entry: Entry,
         was: Option<Record>,
@@ -439,11 +439,12 @@ impl Worker<'_> {
         if large.pending.fetch_sub(1, Ordering::AcqRel) != 1 {
             return Ok(());
         }
-        let large = Arc::into_inner(large).expect("nothing of it is under way");
-        self.large_done(large)
+        self.large_done(&large)
     }
 
-    fn large_done(&mut self, mut large: Large) -> Result<()> {
+    /// Every chunk of it is stored. Other workers may still be letting go of their share of `large`.
+    fn large_done(&mut self, large: &Large) -> Result<()> {
+        let mut entry = large.entry.clone();
         let torn = large.torn.load(Ordering::Relaxed);
         let path = large.dir.path_of(&large.dir.names[large.place]);
         if let Some(file) = &large.file {
@@ -457,27 +458,24 @@ impl Worker<'_> {
                 return self.unread(&large.dir, large.place, &path, cause);
             }
             if (torn || moved) && large.attempt < ATTEMPTS {
-                let Large { dir, place, file, mut entry, was, attempt, .. } = large;
                 entry.size = Some(after.size);
                 entry.mtime = time(after.mtime);
                 entry.ctime = Some(time(after.ctime));
-                let mut again = Large::new(dir, place, file, after, entry, was);
-                again.attempt = attempt + 1;
+                let (dir, file, was) = (large.dir.clone(), large.file.clone(), large.was.clone());
+                let mut again = Large::new(dir, large.place, file, after, entry, was);
+                again.attempt = large.attempt + 1;
                 return self.scan(Arc::new(again));
             }
             if torn || moved {
-                large.entry.flags |= CHANGED_WHILE_READ;
+                entry.flags |= CHANGED_WHILE_READ;
             }
         }
-        let pieces: Vec<Piece> = large
-            .pieces
-            .into_inner()
-            .expect("no panic holds this lock")
-            .into_iter()
-            .map(|piece| piece.expect("every chunk is done"))
-            .collect();
-        large.entry.size = Some(pieces.iter().map(Piece::bytes).sum());
-        self.file_done(&large.dir, large.place, &path, &large.stat, large.entry, pieces, large.was)
+        let pieces = std::mem::take(&mut *large.pieces.lock().expect("no panic holds this lock"));
+        let done = |piece: Option<Piece>| piece.expect("every chunk is done");
+        let pieces: Vec<Piece> = pieces.into_iter().map(done).collect();
+        entry.size = Some(pieces.iter().map(Piece::bytes).sum());
+        let was = large.was.clone();
+        self.file_done(&large.dir, large.place, &path, &large.stat, entry, pieces, was)
     }
 
     /// The scan met an error: the file counts as unread once its chunks under way are done.

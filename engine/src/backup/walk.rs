@@ -27,6 +27,8 @@ const CACHE_TAG_BEGINS: &[u8] = b"Signature: 8a477f597d28d172789f06886806bc55";
 pub struct Roots {
     /// Absolute, without symlinks before their last component; as the snapshot names them.
     pub paths: Vec<Vec<u8>>,
+    /// Source paths that are not there.
+    pub missing: u64,
     skeleton: Skeleton,
 }
 
@@ -66,7 +68,7 @@ impl Roots {
             Source::Paths(paths) => Self::of_paths(paths, watch),
             Source::Stream { name, .. } => {
                 let path = [b"/", *name].concat();
-                Ok(Self { paths: vec![path], skeleton: Skeleton::default() })
+                Ok(Self { paths: vec![path], ..Self::default() })
             }
         }
     }
@@ -83,6 +85,7 @@ impl Roots {
                     let name = path.as_os_str().as_bytes().to_vec();
                     watch.problem(Problem { kind, name, cause });
                     watch.add(Counter::Unread, 1);
+                    roots.missing += 1;
                     missing = Some(Error::Source { path: path.clone(), source });
                 }
             }

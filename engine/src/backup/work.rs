@@ -39,6 +39,10 @@ pub struct Work<'w> {
     pub before: &'w Before<'w>,
     pub journal: Option<&'w Journal>,
     pub chunker: Chunker,
+    /// Chunks below this, far below the average, share a frame with others.
+    pub bundle_below_bytes: usize,
+    /// A frame of several chunks is closed when it holds this much.
+    pub bundle_bytes: usize,
     pub owners: Owners,
     pub links: HardLinks,
     /// When the backup began: files that changed right before are not trusted next time.
@@ -81,7 +85,10 @@ impl<'w> Work<'w> {
         before: &'w Before<'w>,
         journal: Option<&'w Journal>,
         started: TimeNs,
+        missing: u64,
     ) -> Self {
+        let tally = Tally::default();
+        tally.add(Counter::Unread, missing);
         let (quit_in, quit) = bounded(0);
         Self {
             repo,
@@ -96,11 +103,14 @@ impl<'w> Work<'w> {
                     Chunker::FastCdc { min, avg, max }
                 }
             },
+            bundle_below_bytes: repo.file().chunker.min_bytes() as usize / 2,
+            // Between the 512 KiB and 1 MiB of DESIGN.md, 4, where packs are large enough.
+            bundle_bytes: (768 << 10).min(repo.file().pack_size as usize / 16),
             owners: Owners::new(),
             links: HardLinks::default(),
             started,
             watch,
-            tally: Tally::default(),
+            tally,
             root: OnceLock::new(),
             failure: Mutex::default(),
             stopped: AtomicBool::new(false),

@@ -51,6 +51,13 @@ impl ChunkerSpec {
         ChunkerSpec::FastCdc { min: mean / 2, average: mean, max }
     }
 
+    /// The smallest chunk but for the last of a file, in bytes.
+    pub fn min_bytes(&self) -> u32 {
+        match *self {
+            ChunkerSpec::WindowedMinimum { min, .. } | ChunkerSpec::FastCdc { min, .. } => min,
+        }
+    }
+
     /// The largest chunk, in bytes.
     pub fn max_bytes(&self) -> u32 {
         match *self {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use crate::error::{Error, Named, Result};
 use crate::format::codec::Decoder;
 use crate::format::id::{ChunkId, IdKey, PackId};
-use crate::format::index::Location;
+use crate::format::index::{PackRow, RunFrame};
 use crate::format::pack::{BaseRow, ContextRow, base_rows_bytes};
 use crate::format::seal::{Context, Label, Sealer, frame_aad, frame_nonce};
 use crate::repo::Repo;
@@ -22,13 +22,9 @@ const CACHE_BYTES: usize = 32 << 20;
 /// Everything needed to fetch and open one frame.
 #[derive(Debug, Clone)]
 pub struct FrameAt {
-    pub pack: PackId,
-    pub pack_len: u64,
-    pub offset: u64,
-    pub stored: u32,
-    pub plain: u32,
-    pub codec: u8,
-    pub ordinal: u64,
+    pub pack: PackRow,
+    pub row: RunFrame,
+    /// H of its chunk rows.
     pub table_hash: [u8; 32],
     pub context: ContextRow,
     pub bases: Vec<BaseRow>,
@@ -36,26 +32,18 @@ pub struct FrameAt {
 
 impl FrameAt {
     pub fn of(copy: &Copy) -> Self {
-        Self::in_run(&copy.segment.run(), &copy.place)
-    }
-
-    pub fn in_run(run: &crate::format::index::Run, place: &Location) -> Self {
+        let (run, place) = (copy.segment.run(), &copy.place);
         Self {
             pack: place.pack,
-            pack_len: place.pack_len,
-            offset: place.offset,
-            stored: place.stored,
-            plain: place.plain,
-            codec: place.codec,
-            ordinal: place.ordinal,
-            table_hash: place.table_hash,
-            context: run.context(place.context),
-            bases: run.bases(place.frame).collect(),
+            row: place.frame,
+            table_hash: place.table_hash(),
+            context: run.context(place.frame.context).expect("validated with the run"),
+            bases: run.bases(&place.frame).expect("validated with the run").collect(),
         }
     }
 
     fn named(&self) -> String {
-        format!("{} frame at {}", pack_name(&self.pack), self.offset)
+        format!("{} frame at {}", pack_name(&self.pack.id), self.row.offset)
     }
 }
 
@@ -100,9 +88,10 @@ impl<'r> Fetcher<'r> {
     fn chunk_of(&self, copy: &Copy, id: &ChunkId, key: &IdKey) -> Result<Vec<u8>> {
         let frame = FrameAt::of(copy);
         let plain = self.cached(&frame)?;
-        let start = copy.place.chunk_offset as usize;
+        let row = &copy.place.chunk;
+        let start = row.offset as usize;
         let chunk = plain
-            .get(start..start + copy.place.chunk_len as usize)
+            .get(start..start + row.len as usize)
             .filter(|chunk| key.id(chunk) == *id)
             .ok_or_else(|| Error::Damaged {
                 what: frame.named(),
@@ -112,7 +101,7 @@ impl<'r> Fetcher<'r> {
     }
 
     fn cached(&self, frame: &FrameAt) -> Result<Plain> {
-        let place = (frame.pack, frame.offset);
+        let place = (frame.pack.id, frame.row.offset);
         if let Some(plain) = self.cache.lock().expect("no panic holds this lock").frames.get(&place) {
             return Ok(plain.clone());
         }
@@ -132,13 +121,14 @@ impl<'r> Fetcher<'r> {
 
     /// Fetches, opens and decodes one frame.
     pub fn frame(&self, frame: &FrameAt, decoder: &mut Decoder) -> Result<Vec<u8>> {
-        let start = frame.offset / GRID_BYTES * GRID_BYTES;
-        let end = (frame.offset + u64::from(frame.stored)).next_multiple_of(GRID_BYTES);
-        let mut buffer = vec![0; (end.min(frame.pack_len) - start) as usize];
-        self.repo.store().get_range(&pack_name(&frame.pack), start, &mut buffer)?;
-        let from = (frame.offset - start) as usize;
+        let FrameAt { pack, row, .. } = frame;
+        let start = row.offset / GRID_BYTES * GRID_BYTES;
+        let end = (row.offset + u64::from(row.stored)).next_multiple_of(GRID_BYTES);
+        let mut buffer = vec![0; (end.min(pack.len) - start) as usize];
+        self.repo.store().get_range(&pack_name(&pack.id), start, &mut buffer)?;
+        let from = (row.offset - start) as usize;
         let stored = buffer
-            .get_mut(from..from + frame.stored as usize)
+            .get_mut(from..from + row.stored as usize)
             .ok_or_else(|| Error::Damaged { what: frame.named(), cause: "cut short".to_owned() })?;
         let mut plain = Vec::new();
         self.open(frame, stored, decoder, &mut plain)?;
@@ -159,17 +149,17 @@ impl<'r> Fetcher<'r> {
         let base_rows = base_rows_bytes(&frame.bases);
         let aad = frame_aad(
             sealer.context_hash(),
-            frame.ordinal,
-            frame.codec,
-            frame.plain,
+            frame.row.ordinal,
+            frame.row.codec,
+            frame.row.plain,
             &frame.table_hash,
             &base_rows,
         );
         let encoded =
-            sealer.open_in_place(frame_nonce(frame.ordinal), &aad, stored, "frame").named(&name)?;
+            sealer.open_in_place(frame_nonce(frame.row.ordinal), &aad, stored, "frame").named(&name)?;
         let prefix = self.prefix(&frame.bases)?;
         plain.clear();
-        decoder.decode(frame.codec, encoded, frame.plain, &[&prefix], plain).named(&name)
+        decoder.decode(frame.row.codec, encoded, frame.row.plain, &[&prefix], plain).named(&name)
     }
 
     /// The base ranges of a delta, concatenated. Bases are never deltas themselves.
@@ -181,7 +171,7 @@ impl<'r> Fetcher<'r> {
                 what: format!("base chunk {}", base.id),
                 cause: cause.to_owned(),
             };
-            let full = self.index.copies(&base.id).into_iter().filter(|copy| copy.place.bases == 0);
+            let full = self.index.copies(&base.id).into_iter().filter(|copy| copy.place.frame.bases == 0);
             let plain = full
                 .map(|copy| self.chunk_of(&copy, &base.id, key))
                 .find_map(|plain| plain.ok())
@@ -200,7 +190,7 @@ impl<'r> Fetcher<'r> {
         drop(known);
         let name = frame.named();
         let context = Context::from_bytes(&frame.context.context).named(&name)?;
-        let secret = self.repo.frame_secret(&context, &frame.pack, frame.pack_len)?;
+        let secret = self.repo.frame_secret(&context, &frame.pack.id, frame.pack.len)?;
         let commit = &frame.context.commit;
         let sealer = Sealer::opening(&secret, &context, Label::Frame, commit, "frame").named(&name)?;
         let sealer = Arc::new(sealer);

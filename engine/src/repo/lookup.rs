@@ -94,12 +94,12 @@ impl Index {
     pub fn add_own(&self, name: &ObjectHash, payload: Vec<u8>) -> Result<()> {
         let ids: Vec<ChunkId> = {
             let run = Run::new(&payload).named(&format!("index/{name}"))?;
-            run.ids().collect()
+            run.ids().iter().map(|id| ChunkId(*id)).collect()
         };
         self.add(name, payload)?;
         let segments = self.segments.read().expect("no panic holds this lock");
         let own = segments.last().expect("just added");
-        for pack in 0..own.run().packs().count() {
+        for pack in 0..own.run().packs().count() as u32 {
             own.set(pack, true, true);
         }
         drop(segments);
@@ -111,7 +111,7 @@ impl Index {
 
     fn push(&self, segment: Segment) {
         let run = segment.run();
-        for (place, pack) in run.packs().enumerate() {
+        for (place, pack) in (0..).zip(run.packs()) {
             let sound = self.packs.listed.get(&pack.id) == Some(&pack.len);
             let relied = sound
                 && !self.packs.condemned.contains(&pack.id)
@@ -125,11 +125,12 @@ impl Index {
 
     /// May a new snapshot rely on this chunk being stored?
     pub fn knows(&self, id: &ChunkId) -> bool {
-        self.segments().iter().any(|segment| {
+        let segments = self.segments.read().expect("no panic holds this lock");
+        segments.iter().any(|segment| {
             segment.may_hold(id)
                 && segment.run().find(id).any(|place| {
-                    segment.relied(place.pack_index)
-                        && !self.packs.damaged.contains(&(place.pack, place.offset))
+                    segment.relied(place.frame.pack)
+                        && !self.packs.damaged.contains(&(place.pack.id, place.frame.offset))
                 })
         })
     }
@@ -161,8 +162,8 @@ impl Index {
         for segment in self.segments().iter().filter(|segment| segment.may_hold(id)) {
             let run = segment.run();
             for place in run.find(id) {
-                if segment.sound(place.pack_index) {
-                    let relied = segment.relied(place.pack_index);
+                if segment.sound(place.frame.pack) {
+                    let relied = segment.relied(place.frame.pack);
                     copies.push((relied, Copy { place, segment: segment.clone() }));
                 }
             }

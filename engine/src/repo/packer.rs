@@ -229,8 +229,9 @@ impl<'r> Packer<'r> {
     fn write_run(&self, packs: Vec<FinishedPack>) -> Result<()> {
         self.repo.store().make_durable(&mut packs.iter().map(|pack| &pack.name))?;
         let mut builder = RunBuilder::new();
-        for pack in &packs {
-            builder.push_pack(&pack.row, &pack.directory);
+        for pack in packs {
+            let directory = pack.directory;
+            builder.push_directory(pack.row, &directory);
         }
         let payload = builder.finish();
         let (name, bytes) = self.repo.put_sealed_run(&payload, self.session.epoch)?;

@@ -103,36 +103,36 @@ impl Segment {
         let filter = &self.bytes()[self.payload_len..self.filter_end];
         match filter.split_at_checked(BinaryFuse8::DESCRIPTOR_LEN) {
             Some((descriptor, prints)) if !prints.is_empty() => {
-                BinaryFuse8Ref::from_dma(descriptor, prints).contains(&key(id))
+                BinaryFuse8Ref::from_dma(descriptor, prints).contains(&key(&id.0))
             }
             _ => true,
         }
     }
 
     /// The pack is in the store's listing with the stated length.
-    pub fn sound(&self, pack: usize) -> bool {
-        self.packs[pack].load(Ordering::Relaxed) & SOUND != 0
+    pub fn sound(&self, pack: u32) -> bool {
+        self.packs[pack as usize].load(Ordering::Relaxed) & SOUND != 0
     }
 
     /// A new snapshot may rely on the pack.
-    pub fn relied(&self, pack: usize) -> bool {
-        self.packs[pack].load(Ordering::Relaxed) & RELIED != 0
+    pub fn relied(&self, pack: u32) -> bool {
+        self.packs[pack as usize].load(Ordering::Relaxed) & RELIED != 0
     }
 
-    pub fn set(&self, pack: usize, sound: bool, relied: bool) {
+    pub fn set(&self, pack: u32, sound: bool, relied: bool) {
         let flags = if sound { SOUND } else { 0 } | if relied { RELIED } else { 0 };
-        self.packs[pack].store(flags, Ordering::Relaxed);
+        self.packs[pack as usize].store(flags, Ordering::Relaxed);
     }
 }
 
 /// Ids are uniform; eight of their bytes serve as the filter's key.
-fn key(id: &ChunkId) -> u64 {
-    u64::from_le_bytes(id.0[..8].try_into().expect("eight bytes"))
+fn key(id: &[u8; 32]) -> u64 {
+    u64::from_le_bytes(id[..8].try_into().expect("eight bytes"))
 }
 
 fn filter_of(payload: &[u8]) -> Vec<u8> {
     let run = Run::new(payload).expect("validated by the caller");
-    let mut keys: Vec<u64> = run.ids().map(|id| key(&id)).collect();
+    let mut keys: Vec<u64> = run.ids().iter().map(key).collect();
     keys.sort_unstable();
     keys.dedup();
     // Tiny or unlucky runs do without: the search behind it is exact.
