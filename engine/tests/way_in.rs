@@ -1,49 +1,13 @@
 //! The way in, seen from the public API: what is stored, what is taken over, what is reported. The way back is
 //! `restore.rs`; here trees are read through the repository.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+mod support;
 
-use strongroom::backup::{self, BackupOptions, BackupReport, Source};
+use std::path::Path;
+
 use strongroom::env::Env;
-use strongroom::format::repo::ChunkerSpec;
-use strongroom::format::slot::{KeyFileSecret, Unlock};
-use strongroom::repo::{InitOptions, Repo, init};
-use strongroom::store::MemoryStore;
-use strongroom::watch::Tally;
 
-const KEY: KeyFileSecret = KeyFileSecret([7; 32]);
-
-fn new_repo(env: &Env) -> MemoryStore {
-    let store = MemoryStore::new();
-    let options = InitOptions {
-        chunker: ChunkerSpec::windowed_minimum(16 << 10),
-        pack_bytes: 1 << 20,
-        ..InitOptions::default()
-    };
-    init(Arc::new(store.clone()), Unlock::KeyFile(&KEY), &options, env).unwrap();
-    store
-}
-
-fn open(store: &MemoryStore, cache: Option<&Path>, env: &Env) -> Repo {
-    Repo::open(Arc::new(store.clone()), Unlock::KeyFile(&KEY), cache, env).unwrap()
-}
-
-fn back_up(repo: &Repo, path: &Path) -> BackupReport {
-    let watch = Tally::default();
-    let paths = [PathBuf::from(path)];
-    let report =
-        backup::run(repo, Source::Paths(&paths), &BackupOptions::default(), &watch).unwrap();
-    assert_eq!(watch.problems(), []);
-    report
-}
-
-/// Bytes that do not compress.
-fn noise(seed: u64, len: usize) -> Vec<u8> {
-    let mut bytes = vec![0; len];
-    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
-    bytes
-}
+use support::{back_up, new_store, noise, open};
 
 fn sample(dir: &Path) {
     std::fs::create_dir_all(dir.join("a/b")).unwrap();
