@@ -1,0 +1,238 @@
+//! Codecs: how a frame's plain bytes are stored (`docs/format.md`, 5). Decoding is bounded by the length that the
+//! frame's row claims; what to try on which data, and which bases to use, is decided elsewhere.
+
+mod numeric;
+mod probe;
+#[cfg(test)]
+mod tests;
+
+use zstd::zstd_safe::{CCtx, CParameter, DCtx, compress_bound, find_frame_compressed_size};
+
+use crate::error::FormatError;
+use crate::format::codec::numeric::Filter;
+use crate::format::codec::probe::Probe;
+use crate::format::layout::{check, limit};
+use crate::format::pack::{FRAME_BASE_BYTES_MAX, FRAME_BASES_MAX, FRAME_PLAIN_MAX};
+
+pub use crate::format::codec::numeric::{DELTA, SHUFFLE, ZIGZAG};
+
+const FRAME: &str = "frame";
+/// Largest window a zstd frame may ask for: 64 MiB.
+const WINDOW_LOG_MAX: u32 = 26;
+const ZSTD_MAGIC: [u8; 4] = 0xFD2F_B528_u32.to_le_bytes();
+/// A frame is compressed only if that saves 1/64 (1.6 %) of it or more.
+const SAVING_MIN: usize = 64;
+
+/// Numbers are the format's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Codec {
+    Stored = 0,
+    Zstd = 1,
+    Numeric = 2,
+    Delta = 3,
+}
+
+impl Codec {
+    pub fn from_u8(codec: u8) -> Result<Self, FormatError> {
+        [Self::Stored, Self::Zstd, Self::Numeric, Self::Delta]
+            .into_iter()
+            .find(|&c| c as u8 == codec)
+            .ok_or_else(|| FormatError::Unsupported {
+                object: FRAME,
+                feature: format!("codec {codec}"),
+            })
+    }
+}
+
+/// Undoes every codec; keeps its contexts and buffers from frame to frame.
+pub struct Decoder {
+    zstd: DCtx<'static>,
+    scratch: Vec<u8>,
+}
+
+impl Default for Decoder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Decoder {
+    pub fn new() -> Self {
+        Self { zstd: DCtx::create(), scratch: Vec::new() }
+    }
+
+    /// Replaces `out` by the frame's plain bytes, exactly `plain_len` of them; on error `out` is empty. `bases` are
+    /// the plain bytes of the frame's base ranges, in order. Hand in the same `out` again without clearing it: then
+    /// nothing is zeroed.
+    pub fn decode(
+        &mut self,
+        codec: u8,
+        encoded: &[u8],
+        plain_len: u32,
+        bases: &[&[u8]],
+        out: &mut Vec<u8>,
+    ) -> Result<(), FormatError> {
+        let done = self.decode_inner(codec, encoded, plain_len, bases, out);
+        if done.is_err() {
+            out.clear();
+        }
+        done
+    }
+
+    fn decode_inner(
+        &mut self,
+        codec: u8,
+        encoded: &[u8],
+        plain_len: u32,
+        bases: &[&[u8]],
+        out: &mut Vec<u8>,
+    ) -> Result<(), FormatError> {
+        let codec = Codec::from_u8(codec)?;
+        limit(FRAME, plain_len <= FRAME_PLAIN_MAX, "plain length")?;
+        check(FRAME, (codec == Codec::Delta) != bases.is_empty(), "bases and codec disagree")?;
+        match codec {
+            Codec::Stored => {
+                check(FRAME, encoded.len() == plain_len as usize, "its length is another")?;
+                out.clear();
+                out.extend_from_slice(encoded);
+                Ok(())
+            }
+            Codec::Zstd => decompress(&mut self.zstd, encoded, plain_len, out),
+            Codec::Numeric => {
+                let (filter, encoded) = Filter::read(encoded)?;
+                let first = if filter.shuffles() { &mut self.scratch } else { &mut *out };
+                decompress(&mut self.zstd, encoded, plain_len, first)?;
+                filter.undo(&self.scratch, out);
+                Ok(())
+            }
+            Codec::Delta => {
+                let total: usize = bases.iter().map(|base| base.len()).sum();
+                limit(FRAME, bases.len() <= FRAME_BASES_MAX as usize, "number of bases")?;
+                limit(FRAME, total as u64 <= FRAME_BASE_BYTES_MAX, "bytes of bases")?;
+                concatenate(bases, &mut self.scratch);
+                // A context may not outlive its prefix, so this one is new each time: a few microseconds.
+                let mut zstd = DCtx::create();
+                zstd.ref_prefix(&self.scratch).map_err(|_| malformed("its prefix is refused"))?;
+                decompress(&mut zstd, encoded, plain_len, out)
+            }
+        }
+    }
+}
+
+/// One zstd frame that fills `encoded`, into exactly `plain_len` bytes.
+fn decompress(
+    zstd: &mut DCtx<'_>,
+    encoded: &[u8],
+    plain_len: u32,
+    out: &mut Vec<u8>,
+) -> Result<(), FormatError> {
+    check_zstd_header(encoded, plain_len)?;
+    let whole = find_frame_compressed_size(encoded) == Ok(encoded.len());
+    check(FRAME, whole, "it is not one zstd frame")?;
+    out.resize(plain_len as usize, 0);
+    let len =
+        zstd.decompress(out.as_mut_slice(), encoded).map_err(|_| malformed("zstd refuses it"))?;
+    check(FRAME, len == plain_len as usize, "its length is another")
+}
+
+/// zstd itself limits windows only when it streams, so the header (RFC 8878, 3.1.1.1) is read here.
+fn check_zstd_header(encoded: &[u8], plain_len: u32) -> Result<(), FormatError> {
+    let cut = FormatError::Truncated { object: FRAME };
+    let Some((magic, rest)) = encoded.split_first_chunk::<4>() else { return Err(cut) };
+    check(FRAME, *magic == ZSTD_MAGIC, "it is not a zstd frame")?;
+    let [descriptor, window, ..] = *rest else { return Err(cut) };
+    let single_segment = descriptor & 0x20 != 0;
+    if single_segment {
+        // The window is the content size, which zstd holds to `plain_len`.
+        return Ok(());
+    }
+    let log = u32::from(window >> 3) + 10;
+    let fits = log < WINDOW_LOG_MAX || (log == WINDOW_LOG_MAX && window & 7 == 0);
+    limit(FRAME, fits, "window above 64 MiB")?;
+    debug_assert!(plain_len <= FRAME_PLAIN_MAX);
+    Ok(())
+}
+
+fn malformed(what: &'static str) -> FormatError {
+    FormatError::Malformed { object: FRAME, what }
+}
+
+fn concatenate(parts: &[&[u8]], out: &mut Vec<u8>) {
+    out.clear();
+    for part in parts {
+        out.extend_from_slice(part);
+    }
+}
+
+/// Applies the codecs; keeps its contexts and buffers from frame to frame.
+pub struct Encoder {
+    zstd: CCtx<'static>,
+    level: i32,
+    probe: Probe,
+    scratch: Vec<u8>,
+}
+
+impl Encoder {
+    /// `level`: of zstd.
+    pub fn new(level: i32) -> Self {
+        let mut zstd = CCtx::create();
+        set_up(&mut zstd, level);
+        Self { zstd, level, probe: Probe::new(), scratch: Vec::new() }
+    }
+
+    /// Replaces `out` by the encoded bytes: zstd where that saves 1/64 or more, else the bytes as they are.
+    pub fn encode_plain(&mut self, plain: &[u8], out: &mut Vec<u8>) -> Codec {
+        if !self.probe.is_incompressible(plain) {
+            // Less room than the plain bytes take, so that zstd itself stops when it saves nothing.
+            let saved = (plain.len() / SAVING_MIN).max(1);
+            out.resize(plain.len().saturating_sub(saved), 0);
+            if let Ok(len) = self.zstd.compress2(out.as_mut_slice(), plain) {
+                out.truncate(len);
+                return Codec::Zstd;
+            }
+        }
+        out.clear();
+        out.extend_from_slice(plain);
+        Codec::Stored
+    }
+
+    /// Replaces `out` by codec 2: samples of `width` bytes (1, 2, 4, 8; else panics) through the filters `flags`
+    /// (`DELTA | ZIGZAG | SHUFFLE`), then zstd. Whether that is smaller is the caller's to see.
+    pub fn encode_numeric(&mut self, width: u8, flags: u8, plain: &[u8], out: &mut Vec<u8>) {
+        let filter = Filter::new(width, flags).expect("a width and flags of the format");
+        filter.apply(plain, &mut self.scratch);
+        out.clear();
+        out.extend_from_slice(&filter.to_bytes());
+        out.resize(out.len() + compress_bound(plain.len()), 0);
+        let body = &mut out[numeric::HEADER_LEN..];
+        let len = self.zstd.compress2(body, &self.scratch).expect("room for the bound");
+        out.truncate(numeric::HEADER_LEN + len);
+    }
+
+    /// Replaces `out` by codec 3: zstd with long-distance matching, and the bases (not empty, 8 MiB at most) as its
+    /// prefix.
+    pub fn encode_delta(&mut self, bases: &[&[u8]], plain: &[u8], out: &mut Vec<u8>) {
+        concatenate(bases, &mut self.scratch);
+        assert!(!bases.is_empty() && self.scratch.len() as u64 <= FRAME_BASE_BYTES_MAX);
+        // As in `decode`: the context must not outlive the prefix.
+        let mut zstd = CCtx::create();
+        set_up(&mut zstd, self.level);
+        let window = (self.scratch.len() + plain.len()).next_power_of_two().ilog2();
+        let window = CParameter::WindowLog(window.clamp(10, WINDOW_LOG_MAX));
+        for parameter in [window, CParameter::EnableLongDistanceMatching(true)] {
+            zstd.set_parameter(parameter).expect("a parameter of zstd");
+        }
+        zstd.ref_prefix(&self.scratch).expect("a context between frames");
+        out.resize(compress_bound(plain.len()), 0);
+        let len = zstd.compress2(out.as_mut_slice(), plain).expect("room for the bound");
+        out.truncate(len);
+    }
+}
+
+fn set_up(zstd: &mut CCtx<'_>, level: i32) {
+    // Integrity is the seal's, so no checksum.
+    for parameter in [CParameter::CompressionLevel(level), CParameter::ChecksumFlag(false)] {
+        zstd.set_parameter(parameter).expect("a level of zstd");
+    }
+}
