@@ -4,5 +4,7 @@ pub mod codec;
 pub mod id;
 pub mod index;
 mod layout;
+#[cfg(test)]
+mod mangle;
 pub mod pack;
 pub mod tree;

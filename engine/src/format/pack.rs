@@ -2,6 +2,8 @@
 //! Nothing here seals, opens, or looks into a context; padding is the packer's.
 
 mod rows;
+#[cfg(test)]
+mod tests;
 
 use crate::error::FormatError;
 use crate::format::codec::Codec;

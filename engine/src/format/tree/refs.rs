@@ -83,7 +83,7 @@ impl RefsNode {
         Ok(node)
     }
 
-    fn check(&self) -> Result<(), FormatError> {
+    pub(super) fn check(&self) -> Result<(), FormatError> {
         match self {
             Self::Leaf { chunks, .. } | Self::List { chunks } => {
                 check(REFS, chunks.iter().all(|chunk| chunk.len > 0), "a chunk is empty")?;
