@@ -22,6 +22,7 @@ const WINDOW_LOG_MAX: u32 = 26;
 const ZSTD_MAGIC: [u8; 4] = 0xFD2F_B528_u32.to_le_bytes();
 /// A frame is compressed only if that saves 1/64 (1.6 %) of it or more.
 const SAVING_MIN: usize = 64;
+const SMALL: usize = 64 << 10;
 
 /// Numbers are the format's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -131,7 +132,8 @@ fn decompress(
     let whole = find_frame_compressed_size(encoded) == Ok(encoded.len());
     check(FRAME, whole, "it is not one zstd frame")?;
     out.resize(plain_len as usize, 0);
-    let len = zstd.decompress(out.as_mut_slice(), encoded).map_err(|_| malformed("zstd refuses it"))?;
+    let len =
+        zstd.decompress(out.as_mut_slice(), encoded).map_err(|_| malformed("zstd refuses it"))?;
     check(FRAME, len == plain_len as usize, "its length is another")
 }
 
@@ -183,10 +185,13 @@ impl Encoder {
     /// Replaces `out` by the encoded bytes: zstd where that saves 1/64 or more, else the bytes as they are.
     pub fn encode_plain(&mut self, plain: &[u8], out: &mut Vec<u8>) -> Codec {
         if !self.probe.is_incompressible(plain) {
-            // Less room than the plain bytes take, so that zstd itself stops when it saves nothing.
-            let saved = (plain.len() / SAVING_MIN).max(1);
-            out.resize(plain.len().saturating_sub(saved), 0);
-            if let Ok(len) = self.zstd.compress2(out.as_mut_slice(), plain) {
+            let len_max = plain.len().saturating_sub((plain.len() / SAVING_MIN).max(1));
+            // Less room than the plain bytes take, so that zstd itself stops when it saves nothing. It wants some
+            // slack, which matters only to small frames.
+            let room = if plain.len() < SMALL { compress_bound(plain.len()) } else { len_max };
+            out.resize(room, 0);
+            let done = self.zstd.compress2(out.as_mut_slice(), plain);
+            if let Some(len) = done.ok().filter(|&len| len <= len_max) {
                 out.truncate(len);
                 return Codec::Zstd;
             }

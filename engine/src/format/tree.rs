@@ -66,13 +66,28 @@ impl EntryKind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Segment {
     /// A run of the REFS node's chunks.
-    Chunks { first: u32, chunks: u32, len: u64 },
-    Hole { len: u64 },
+    Chunks {
+        first: u32,
+        chunks: u32,
+        len: u64,
+    },
+    Hole {
+        len: u64,
+    },
     /// Output of a numbered encoder over the content of `parts`; `id` is the output's, under the ID key. No encoder
     /// is defined yet, so whoever would need the bytes fails with `FormatError::Unsupported`.
-    Rebuilt { encoder: u64, len: u64, id: ChunkId, params: Vec<u8>, parts: Vec<Segment> },
+    Rebuilt {
+        encoder: u64,
+        len: u64,
+        id: ChunkId,
+        params: Vec<u8>,
+        parts: Vec<Segment>,
+    },
     /// A chunk list of the REFS node.
-    List { list: u32, len: u64 },
+    List {
+        list: u32,
+        len: u64,
+    },
 }
 
 impl Segment {
@@ -254,7 +269,11 @@ impl Places {
                 let start = self.starts.get(first as usize);
                 let end = self.starts.get(first as usize + chunks as usize);
                 let bytes = start.zip(end).map(|(start, end)| end - start);
-                check(TREE, bytes == Some(len), "a run of chunks is not there, or has another length")
+                check(
+                    TREE,
+                    bytes == Some(len),
+                    "a run of chunks is not there, or has another length",
+                )
             }
             Segment::Hole { .. } => Ok(()),
             Segment::List { list, .. } => {

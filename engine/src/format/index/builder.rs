@@ -6,9 +6,7 @@ use crate::format::id::ChunkId;
 use crate::format::index::{
     FANOUT_BITS_MAX, NO_TABLE, PackRow, RUN_LEN_MAX, RunFrame, Shard, encoded_len, u32_be,
 };
-use crate::format::pack::{
-    BaseRow, ChunkRow, ContextRow, Directory, FrameRow, chunk_rows_hash,
-};
+use crate::format::pack::{BaseRow, ChunkRow, ContextRow, Directory, FrameRow, chunk_rows_hash};
 
 /// What a run says about a frame's chunk rows as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
