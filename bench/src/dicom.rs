@@ -108,8 +108,9 @@ fn pixels(seed: u64, series: u64, slice: u64) -> Vec<u16> {
         let mut left = 0i64;
         for (x, above) in above.iter_mut().enumerate() {
             // An autoregressive field: 2/5 from the left, 2/5 from above, the rest new.
-            let fresh = (rng.next() & 0x7f7f_7f7f).to_le_bytes().iter().map(|&b| i64::from(b));
-            left = (2 * left + 2 * *above + (fresh.sum::<i64>() - 254)) / 5;
+            let bytes = (rng.next() & 0x7f7f_7f7f).to_le_bytes();
+            let fresh = bytes.iter().map(|&byte| i64::from(byte)).sum::<i64>() - 254;
+            left = (2 * left + 2 * *above + fresh) / 5;
             *above = left;
             out.push(sample(x, y, &field, left));
         }

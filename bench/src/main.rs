@@ -1,15 +1,6 @@
 //! `strongroom-bench`: writes seeded corpora and runs Strongroom against other backup tools.
 //! The measuring itself is in `e2e.rs`; kernels are measured by `benches/kernels.rs`.
 
-mod child;
-mod corpus;
-mod dicom;
-mod e2e;
-mod machine;
-mod report;
-mod tools;
-mod tree;
-
 use std::env;
 use std::fs;
 use std::io;
@@ -17,10 +8,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-
-use crate::corpus::{Kind, Spec};
-use crate::e2e::Options;
-use crate::tools::Tool;
+use strongroom_bench::corpus::{self, Kind, Spec};
+use strongroom_bench::e2e::{self, Options};
+use strongroom_bench::tools::Tool;
+use strongroom_bench::{machine, report};
 
 #[derive(Parser)]
 #[command(about = "Seeded corpora and end-to-end runs against other backup tools")]
@@ -78,7 +69,7 @@ fn main() -> ExitCode {
         Command::Corpus { kind, size, out, seed } => {
             corpus::generate(Spec { kind, size_bytes: size << 20, seed }, &out).map(|()| true)
         }
-        Command::E2e(arguments) => e2e(&arguments),
+        Command::E2e(arguments) => compare(&arguments),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,
@@ -91,7 +82,7 @@ fn main() -> ExitCode {
 }
 
 /// Whether every tool did everything.
-fn e2e(arguments: &E2e) -> io::Result<bool> {
+fn compare(arguments: &E2e) -> io::Result<bool> {
     let parent = arguments.work.clone().unwrap_or_else(env::temp_dir);
     let work =
         std::path::absolute(parent)?.join(format!("strongroom-bench-{}", std::process::id()));
