@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Installs the tools that bench/ compares Strongroom with: restic (apt), borg (pip), rustic and
+# Installs the tools that bench/ compares Strongroom with: restic (apt), borg (pip, else apt), rustic and
 # bupstash (cargo; they build for many minutes). One that fails does not stop the others; the end
-# says which are there. Run it niced: nice -n 15 bash scripts/rivals.sh
+# says which are there. What apt has may be years old: look at the versions before quoting numbers. Run it niced: nice -n 15 bash scripts/rivals.sh
 set -uo pipefail
 
 RUSTIC_VERSION=${RUSTIC_VERSION:-}
@@ -23,8 +23,11 @@ borg_by_pip() {
 
 borg_by_apt() { apt-get install -y -qq --no-install-recommends borgbackup; }
 
-cargo_install() { # crate, version or nothing; the binary is linked into $BIN
-    cargo install --locked --jobs "${JOBS:-1}" "$1" ${2:+--version "$2"} || return 1
+# A build folder of its own, so that an interrupted build goes on where it was.
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-/var/tmp/rivals-target}
+
+cargo_install() { # crate, version or nothing
+    cargo install --locked --jobs "${JOBS:-1}" "$1" ${2:+--version "$2"}
 }
 
 bupstash_by_cargo() {

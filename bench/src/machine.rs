@@ -27,7 +27,8 @@ pub fn describe(work: &Path) -> Machine {
         cpu: first("/proc/cpuinfo", "model name").unwrap_or_else(|| "unknown".to_owned()),
         cores: std::thread::available_parallelism().map_or(0, usize::from),
         memory_gib: memory_kib.map_or(0, |kib| kib.div_ceil(1 << 20)),
-        kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
+        kernel: fs::read_to_string("/proc/sys/kernel/osrelease")
+            .map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned()),
         work_on: file_system(work),
     }
 }
