@@ -1,4 +1,5 @@
-//! Pack header, trailer and directory against bytes written by hand, against damage, and against lies.
+//! Pack header, trailer and directory against bytes written by hand, against damage, and against
+//! lies.
 
 use proptest::prelude::{Strategy, any, prop};
 use proptest::{prop_assert_eq, proptest};
