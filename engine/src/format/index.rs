@@ -304,7 +304,7 @@ impl<'a> Run<'a> {
         let key = u64::from_be_bytes(array_at(&id.0, 0));
         let known = self.fanout_bits.max(self.shard.bits);
         let share = u128::from(key << known);
-        let guess = (share * bucket.len() as u128 >> 64) as usize;
+        let guess = ((share * bucket.len() as u128) >> 64) as usize;
         let below = |at: usize| bucket[at] < id.0;
         let (mut low, mut high) = (0, bucket.len());
         let mut step = 4;
