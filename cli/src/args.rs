@@ -1,9 +1,10 @@
-//! The top of the command line: global options and the list of commands. What belongs to one command stands in its
-//! own file; environment variables are read in `settings`, so that origin and precedence are ours to state.
+//! The top of the command line: global options and the list of commands. What belongs to one
+//! command stands in its own file; environment variables are read in `settings`, so that origin and
+//! precedence are ours to state.
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, value_parser};
 
 use crate::{backup, check, completions, dump, help, init, key, ls, restore, snapshots, stats};
 
@@ -35,13 +36,14 @@ pub(crate) struct Globals {
     /// Read the password from the first line of F [env: STRONGROOM_PASSWORD_FILE]
     ///
     /// Without any of --password-file, --password-command and --key-file the environment is asked
-    /// (STRONGROOM_PASSWORD, STRONGROOM_PASSWORD_FILE, STRONGROOM_PASSWORD_COMMAND or STRONGROOM_KEY_FILE; one
-    /// of them only), then the terminal. A password is never taken from an argument: arguments are visible to
-    /// everyone on the machine.
+    /// (STRONGROOM_PASSWORD, STRONGROOM_PASSWORD_FILE, STRONGROOM_PASSWORD_COMMAND or
+    /// STRONGROOM_KEY_FILE; one of them only), then the terminal. A password is never taken from an
+    /// argument: arguments are visible to everyone on the machine.
     #[arg(long, global = true, value_name = "F")]
     pub(crate) password_file: Option<PathBuf>,
 
-    /// Run C in a shell and take the first line it prints as the password [env: STRONGROOM_PASSWORD_COMMAND]
+    /// Run C in a shell and take the first line it prints as the password [env:
+    /// STRONGROOM_PASSWORD_COMMAND]
     #[arg(long, global = true, value_name = "C")]
     pub(crate) password_command: Option<String>,
 
@@ -55,7 +57,7 @@ pub(crate) struct Globals {
     pub(crate) cache_dir: Option<PathBuf>,
 
     /// Threads that work [default: as many as the machine runs at once]
-    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(long, global = true, value_name = "N", value_parser = value_parser!(u16).range(1..=1024))]
     pub(crate) threads: Option<u16>,
 
     /// Print the result as JSON: one object a line, each with a `type`

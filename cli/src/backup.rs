@@ -27,12 +27,13 @@ use stream::Stream;
 
 /// Back up files, standard input or the output of a command
 ///
-/// What did not change since the last backup is not read again, and what is stored already is not stored again. A
-/// file that cannot be read is reported and left out; the snapshot is made all the same and the exit status is 3. An
-/// interrupted backup goes on where it stopped when it is run again.
+/// What did not change since the last backup is not read again, and what is stored already is not
+/// stored again. A file that cannot be read is reported and left out; the snapshot is made all the
+/// same and the exit status is 3. An interrupted backup goes on where it stopped when it is run
+/// again.
 ///
-/// With --stdin-name the source is standard input, or the standard output of the command after --. Then a
-/// snapshot is made only if the command exits 0. STRONGROOM_PASSWORD is not handed on to it.
+/// With --stdin-name the source is standard input, or the standard output of the command after --.
+/// Then a snapshot is made only if the command exits 0. STRONGROOM_PASSWORD is not handed on to it.
 #[derive(Args)]
 #[command(after_long_help = help::with_repository("
     strongroom backup /srv/imaging/s12 --study S12 --tag nightly
@@ -89,7 +90,8 @@ pub(crate) struct BackupArgs {
     #[arg(long, conflicts_with = "stdin_name")]
     ignore_inode: bool,
 
-    /// A file whose ctime changed may still be unchanged (after a chmod or a copy of the whole tree)
+    /// A file whose ctime changed may still be unchanged (after a chmod or a copy of the whole
+    /// tree)
     #[arg(long, conflicts_with = "stdin_name")]
     ignore_ctime: bool,
 
@@ -240,40 +242,31 @@ fn stream_name(name: &OsString) -> Result<Vec<u8>, Fail> {
 
 fn text(report: &BackupReport) -> String {
     let counts = &report.counts;
-    let (right, left) = (Align::Right, Align::Left);
-    let mut table = Table::bare(&[left, right, left, right, left, right, left]);
-    table.row([
-        "files".into(),
-        count(counts.files_new),
-        "new".into(),
-        count(counts.files_changed),
-        "changed".into(),
-        count(counts.files_unchanged),
-        "unchanged".into(),
-    ]);
-    table.row([
-        "bytes".into(),
-        bytes(counts.bytes_new),
-        "new".into(),
-        bytes(report.bytes_read),
-        "read".into(),
-        bytes(report.bytes_stored),
-        "stored".into(),
-    ]);
+    let mut table = Table::bare(&[Align::Left, Align::Right]);
+    for (what, n) in [
+        ("files new", count(counts.files_new)),
+        ("files changed", count(counts.files_changed)),
+        ("files unchanged", count(counts.files_unchanged)),
+        ("bytes read", bytes(report.bytes_read)),
+        ("bytes new", bytes(counts.bytes_new)),
+        ("bytes stored", bytes(report.bytes_stored)),
+        ("time", duration(report.seconds)),
+        ("rate", rate(report.bytes_read, report.seconds)),
+    ] {
+        table.row([what.to_owned(), n]);
+    }
     let head = match report.snapshot {
-        Some(id) => format!("snapshot {} saved", short(id)),
+        Some(id) => format!("snapshot {}", short(id)),
         None => "nothing was stored (dry run)".to_owned(),
     };
     let parent = report.parent.map(|id| format!(", compared with {}", short(id)));
     format!(
-        "{head}{}\nsource   {} in {}, {}\n{}\ntime     {}, {}",
+        "{head}{}\n{} in {} and {}\n\n{}",
         parent.unwrap_or_default(),
         bytes(counts.bytes),
         counted(counts.files, "file", "files"),
         counted(counts.dirs, "folder", "folders"),
-        table.render(),
-        duration(report.seconds),
-        rate(report.bytes_read, report.seconds)
+        table.render()
     )
 }
 

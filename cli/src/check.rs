@@ -18,10 +18,11 @@ const PATHS_SHOWN: usize = 10;
 
 /// Check the repository
 ///
-/// Without options: structure and signatures are sound and every reference leads to something that is there.
-/// With --read-data every pack is also fetched and opened and every chunk verified: the proof that everything can be
-/// restored. With --no-key every object is fetched and compared with its name, which finds rot without password
-/// or key file, but not what an attacker with a key could do.
+/// Without options: structure and signatures are sound and every reference leads to something that
+/// is there. With --read-data every pack is also fetched and opened and every chunk verified: the
+/// proof that everything can be restored. With --no-key every object is fetched and compared with
+/// its name, which finds rot without password or key file, but not what an attacker with a key
+/// could do.
 #[derive(Args)]
 #[command(after_long_help = help::with_repository("
     strongroom check
@@ -64,7 +65,7 @@ pub(crate) fn run(tool: &Tool, args: &CheckArgs) -> Result<Exit, Fail> {
         n => {
             let found = counted(n as u64, "damage", "damages");
             Err(Fail::new(Exit::Damage, format!("{found} found")).hint(
-                "what is not named above is sound; the next backup stores again what its sources still have",
+                "what is not named above is sound; a backup stores again what its source still has",
             ))
         }
     }
@@ -92,22 +93,19 @@ fn damage_text(damage: &DamageFound, all: bool) -> String {
 fn text(report: &CheckReport) -> String {
     let mut table = Table::bare(&[Align::Left, Align::Right]);
     for (what, n) in [
-        ("snapshots", report.snapshots),
-        ("packs", report.packs),
-        ("index runs", report.index_runs),
-        ("other objects", report.other_objects),
-        ("chunks", report.chunks),
-        ("damages", report.damages.len() as u64),
+        ("snapshots", count(report.snapshots)),
+        ("packs", count(report.packs)),
+        ("index runs", count(report.index_runs)),
+        ("other objects", count(report.other_objects)),
+        ("chunks", count(report.chunks)),
+        ("bytes read", bytes(report.bytes_read)),
+        ("time", duration(report.seconds)),
+        ("rate", rate(report.bytes_read, report.seconds)),
+        ("damages", count(report.damages.len() as u64)),
     ] {
-        table.row([what.into(), count(n)]);
+        table.row([what.to_owned(), n]);
     }
-    format!(
-        "{}\n{} read in {}, {}",
-        table.render(),
-        bytes(report.bytes_read),
-        duration(report.seconds),
-        rate(report.bytes_read, report.seconds)
-    )
+    table.render()
 }
 
 fn damage_object(damage: &DamageFound) -> Value {

@@ -1,5 +1,5 @@
-//! `dump`: one file to standard output. Each chunk is verified before its bytes are written; what a failed dump has
-//! written is the file's true beginning.
+//! `dump`: one file to standard output. Each chunk is verified before its bytes are written; what a
+//! failed dump has written is the file's true beginning.
 
 use clap::Args;
 use strongroom::browse;
@@ -12,8 +12,9 @@ use crate::wanted::{self, Wanted};
 
 /// Write one file of a snapshot to standard output
 ///
-/// Every chunk is verified before it is written. If the command fails, what it has written is a true beginning of
-/// the file, but not all of it: look at the exit status. With --json, too, nothing but the file is written.
+/// Every chunk is verified before it is written. If the command fails, what it has written is a
+/// true beginning of the file, but not all of it: look at the exit status. With --json, too,
+/// nothing but the file is written.
 #[derive(Args)]
 #[command(after_long_help = help::with_repository("
     strongroom dump latest:/srv/edc/export.csv > export.csv

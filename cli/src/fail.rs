@@ -1,5 +1,5 @@
-//! What is said and which exit code is given when something fails: one exhaustive match from the engine's errors,
-//! decided nowhere else. The engine states the fact; the remedy is added here.
+//! What is said and which exit code is given when something fails: one exhaustive match from the
+//! engine's errors, decided nowhere else. The engine states the fact; the remedy is added here.
 
 use std::error::Error as StdError;
 use std::io;
@@ -48,7 +48,8 @@ impl Exit {
 #[derive(Debug)]
 pub(crate) struct Fail {
     pub(crate) exit: Exit,
-    /// One line, safe for a terminal. Empty: end in silence (whoever read our output has closed the pipe).
+    /// One line, safe for a terminal. Empty: end in silence (whoever read our output has closed the
+    /// pipe).
     pub(crate) message: String,
     pub(crate) hint: Option<String>,
 }
@@ -97,8 +98,8 @@ const DAMAGE: &str =
 const LIST: &str = "`strongroom snapshots` lists them";
 const BROWSE: &str = "`strongroom ls SNAP:PATH` shows what is there";
 
-/// The one place that knows every engine error. Message, hint and code stand side by side so that a new variant
-/// needs all three.
+/// The one place that knows every engine error. Message, hint and code stand side by side so that a
+/// new variant needs all three: therefore longer than a function should be.
 fn explain(error: Error) -> (Exit, String, Option<&'static str>) {
     match error {
         Error::Store(e @ StoreError::NoStore { .. }) => {
@@ -153,9 +154,7 @@ fn explain(error: Error) -> (Exit, String, Option<&'static str>) {
         Error::Rollback { what } => (
             Exit::Damage,
             format!("the repository has gone back in time: {what}"),
-            Some(
-                "an older copy was put in its place, or objects were removed; ask who runs the store",
-            ),
+            Some("an older copy was put in its place, or objects were removed: ask who runs it"),
         ),
         Error::Fenced { session } => (
             Exit::Busy,

@@ -1,5 +1,5 @@
-//! Numbers for people: sizes in binary units, counts, durations, rates, times in the local zone; and sizes as people
-//! write them.
+//! Numbers for people: sizes in binary units, counts, durations, rates, times in the local zone;
+//! and sizes as people write them.
 
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
@@ -102,8 +102,8 @@ pub(crate) fn short(id: impl ToString) -> String {
     id
 }
 
-/// "512", "64KiB", "64k", "1 MiB", "1g": binary units, whatever the case. "KB" and "MB" are refused, since people
-/// mean either 1000 or 1024 by them.
+/// "512", "64KiB", "64k", "1 MiB", "1g": binary units, whatever the case. "KB" and "MB" are
+/// refused, since people mean either 1000 or 1024 by them.
 pub(crate) fn parse_size(text: &str) -> Result<u32, String> {
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let (number, unit) = text.split_at(digits);

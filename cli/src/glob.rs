@@ -1,6 +1,7 @@
-//! GLOBs of `--exclude` and `--include`: `*` and `?` stay within one name, `**` crosses folders. A pattern without
-//! `/` matches a name at any depth, one that begins with `/` the absolute path, any other the path's last parts; one
-//! that ends in `/` matches folders only. No negation: a list of exclusions that can be taken back is hard to audit.
+//! GLOBs of `--exclude` and `--include`: `*` and `?` stay within one name, `**` crosses folders. A
+//! pattern without `/` matches a name at any depth, one that begins with `/` the absolute path, any
+//! other the path's last parts; one that ends in `/` matches folders only. No negation: a list of
+//! exclusions that can be taken back is hard to audit.
 
 use std::fs;
 use std::path::Path;
@@ -41,7 +42,8 @@ impl FromStr for Pattern {
     }
 }
 
-/// Lines of an `--exclude-file`: one pattern each, blanks around it left out, `#` begins a comment line.
+/// Lines of an `--exclude-file`: one pattern each, blanks around it left out, `#` begins a comment
+/// line.
 pub(crate) fn read_file(path: &Path) -> Result<Vec<Pattern>, Fail> {
     let shown = sanitise::path(path);
     let text = fs::read_to_string(path)

@@ -1,4 +1,5 @@
-//! The tail of every long help text: examples, then EXIT STATUS. The meaning of the codes is stated once, in `fail`.
+//! The tail of every long help text: examples, then EXIT STATUS. The meaning of the codes is stated
+//! once, in `fail`.
 
 use crate::fail::Exit;
 
@@ -21,8 +22,8 @@ pub(crate) fn top() -> String {
 
 ENVIRONMENT
   STRONGROOM_REPO, STRONGROOM_PASSWORD, STRONGROOM_PASSWORD_FILE, STRONGROOM_PASSWORD_COMMAND,
-  STRONGROOM_KEY_FILE, STRONGROOM_CACHE_DIR: see the options of the same names. NO_COLOR, TZ: as usual.
-  A flag wins over the environment.";
+  STRONGROOM_KEY_FILE, STRONGROOM_CACHE_DIR: see the options of the same names.
+  NO_COLOR, TZ: as usual. A flag wins over the environment.";
     format!("EXAMPLES{example}\n\n{words}\n\n{}", exit_status(&all()))
 }
 

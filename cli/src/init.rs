@@ -17,20 +17,21 @@ use crate::sanitise;
 use crate::secret::{self, NewSecretArgs};
 use crate::settings::SecretFrom;
 
-const OWNER: &str = "owner";
+/// The first identity's name.
+pub(crate) const OWNER: &str = "owner";
 /// The one object that every repository has (docs/format.md); asked for before a password is.
 const REPO_OBJECT: &str = "repo.cbor";
 
 /// Make a repository
 ///
-/// Makes the folder named by --repo and in it a repository with one key slot, the owner's. That slot opens with
-/// a new key file (--new-key-file) or with a password: the one that --new-password-file, the global options or the
-/// environment give, else one asked for twice.
+/// Makes the folder named by --repo and in it a repository with one key slot, the owner's. That
+/// slot opens with a new key file (--new-key-file) or with a password: the one that
+/// --new-password-file, the global options or the environment give, else one asked for twice.
 #[derive(Args)]
 #[command(after_long_help = help::without_repository("
     strongroom --repo /mnt/backup/s12 init
     strongroom --repo /mnt/backup/s12 init --new-key-file /root/s12.key
-    strongroom --repo /mnt/backup/s12 --password-file /root/s12.password init --cipher chacha20-poly1305",
+    strongroom --repo /mnt/s12 --password-file /root/s12.pw init --cipher chacha20-poly1305",
     &[Exit::WrongKey]))]
 pub(crate) struct InitArgs {
     /// How data is encrypted; `auto` takes AES where the processor has instructions for it
@@ -96,7 +97,8 @@ pub(crate) fn run(tool: &Tool, args: &InitArgs) -> Result<Exit, Fail> {
         _ => "password".to_owned(),
     };
     tool.out.note(&format!(
-        "\nKeep the {key} safe, and a copy in another place.\nWithout it nothing can be restored, by anyone."
+        "\nKeep the {key} safe, and a copy in another place:\n\
+         without it nothing can be restored, by anyone."
     ));
     Ok(Exit::Success)
 }

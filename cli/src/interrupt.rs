@@ -1,5 +1,6 @@
-//! SIGINT and SIGTERM. While something runs that can stop in order, the first signal asks it to and the second ends
-//! the process at once; at any other time the first one ends it. Either way the exit code is 130.
+//! SIGINT and SIGTERM. While something runs that can stop in order, the first signal asks it to and
+//! the second ends the process at once; at any other time the first one ends it. Either way the
+//! exit code is 130.
 
 use std::io;
 use std::sync::Arc;
@@ -21,7 +22,8 @@ impl Interrupt {
         let asked = Arc::new(AtomicBool::new(false));
         let at_once = Arc::new(AtomicBool::new(true));
         for signal in [SIGINT, SIGTERM] {
-            // Handlers run in this order: only a signal that finds `at_once` set from before ends the process.
+            // Handlers run in this order: only a signal that finds `at_once` set from before ends
+            // the process.
             flag::register_conditional_shutdown(
                 signal,
                 Exit::Interrupted as i32,

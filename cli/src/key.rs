@@ -22,9 +22,9 @@ const NAME_CHARS_MAX: usize = 24;
 ///
 /// Each slot opens the repository for one person or machine in one role:
 ///
-/// backup adds snapshots and cannot read them back; restore reads everything and adds nothing; auditor sees what was
-/// backed up when and by whom, but no names or content; admin deletes and manages backup identities, without seeing
-/// names or content; owner does everything.
+/// backup adds snapshots and cannot read them back; restore reads everything and adds nothing;
+/// auditor sees what was backed up when and by whom, but no names or content; admin deletes and
+/// manages backup identities, without seeing names or content; owner does everything.
 #[derive(Args)]
 #[command(
     after_long_help = help::with_repository("
@@ -58,8 +58,9 @@ struct ListArgs {}
 
 /// Add a slot for another person or machine
 ///
-/// Only an owner may add roles other than backup. The repository is opened as usual; --new-password-file or
-/// --new-key-file are for the new slot, and without them a new password is asked for twice.
+/// Only an owner may add roles other than backup. The repository is opened as usual;
+/// --new-password-file or --new-key-file are for the new slot, and without them a new password is
+/// asked for twice.
 #[derive(Args)]
 #[command(after_long_help = help::with_repository("
     strongroom key add --role backup --name mri-04 --new-key-file /root/mri-04.key
@@ -79,8 +80,8 @@ struct AddArgs {
 
 /// Remove a slot
 ///
-/// Whoever used it can no longer open the repository with it. The last owner's slot cannot be removed. Somebody who
-/// has kept copies of the slot and of the data can still open those copies.
+/// Whoever used it can no longer open the repository with it. The last owner's slot cannot be
+/// removed. Somebody who has kept copies of the slot and of the data can still open those copies.
 #[derive(Args)]
 #[command(after_long_help = help::with_repository("
     strongroom key remove a1b2", &[]))]
@@ -92,7 +93,8 @@ struct RemoveArgs {
 
 /// Change the password or key file of the slot in use
 ///
-/// The new one is asked for twice, or given by --new-password-file or --new-key-file. The data is not touched.
+/// The new one is asked for twice, or given by --new-password-file or --new-key-file. The data is
+/// not touched.
 #[derive(Args)]
 #[command(after_long_help = help::with_repository("
     strongroom key passwd
@@ -150,8 +152,8 @@ fn remove(tool: &Tool, repo: &Repo, args: &RemoveArgs) -> Result<(), Fail> {
 fn passwd(tool: &Tool, repo: &Repo, args: &PasswdArgs) -> Result<(), Fail> {
     let (secret, file) = secret::new(tool, &args.secret, &SecretFrom::Prompt, &open::env(tool))?;
     let changed = keys::change_password(repo, &secret.unlock());
-    // Unlike elsewhere the file stays even after a failure: should the slot have been rewritten all the same, it is
-    // the only way in.
+    // Unlike elsewhere the file stays even after a failure: should the slot have been rewritten all
+    // the same, it is the only way in.
     if let Some(file) = file {
         if changed.is_err() {
             let path = sanitise::path(file.path());

@@ -1,4 +1,5 @@
-//! `ls`: what is in a snapshot, without restoring it. Listings stream: a folder of a million entries is never held.
+//! `ls`: what is in a snapshot, without restoring it. Listings stream: a folder of a million
+//! entries is never held.
 
 use clap::Args;
 use jiff::tz::TimeZone;
@@ -20,8 +21,9 @@ const ROWS_MAX: usize = 1000;
 
 /// List a folder of a snapshot
 ///
-/// Names that hold control characters, or bytes that are not UTF-8, are shown escaped, a backslash doubled. A folder's
-/// name ends in /. With --json there is one object an entry; a path that is not UTF-8 stands in `path_hex` too.
+/// Names that hold control characters, or bytes that are not UTF-8, are shown escaped, a backslash
+/// doubled. A folder's name ends in /. With --json there is one object an entry; a path that is not
+/// UTF-8 stands in `path_hex` too.
 #[derive(Args)]
 #[command(after_long_help = help::with_repository("
     strongroom ls latest

@@ -1,5 +1,6 @@
-//! The `strongroom` command. Here: from arguments to exit code on one screen. One file per command; what they share
-//! (settings, secrets, output, progress, failures) has a file each. No backup logic: that is the engine's.
+//! The `strongroom` command. Here: from arguments to exit code on one screen. One file per command;
+//! what they share (settings, secrets, output, progress, failures) has a file each. No backup
+//! logic: that is the engine's.
 
 mod args;
 mod backup;

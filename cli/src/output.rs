@@ -1,5 +1,6 @@
-//! The only place that writes: the result to standard output, the talk to standard error. A reader that closes the
-//! pipe (`| head`) ends a listing quietly, but never a backup. Names are sanitised by the callers.
+//! The only place that writes: the result to standard output, the talk to standard error. A reader
+//! that closes the pipe (`| head`) ends a listing quietly, but never a backup. Names are sanitised
+//! by the callers.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -24,7 +25,8 @@ pub(crate) struct Output {
 
 impl Output {
     pub(crate) fn new(globals: &Globals) -> Self {
-        // A descriptor of our own, since `Stdout` looks for line ends in everything and flushes at each.
+        // A descriptor of our own, since `Stdout` looks for line ends in everything and flushes at
+        // each.
         let stdout: Box<dyn Write + Send> = match io::stdout().as_fd().try_clone_to_owned() {
             Ok(own) => Box::new(File::from(own)),
             Err(_) => Box::new(io::stdout()),
@@ -54,7 +56,8 @@ impl Output {
         writeln!(self.stdout(), "{text}").map_err(|e| Fail::output(&e))
     }
 
-    /// What a command did, of which `--quiet` spares the reader. A closed pipe is no failure: the work is done.
+    /// What a command did, of which `--quiet` spares the reader. A closed pipe is no failure: the
+    /// work is done.
     pub(crate) fn summary(&self, text: &str) -> Result<(), Fail> {
         if self.quiet { Ok(()) } else { unless_closed(self.line(text)) }
     }
@@ -90,7 +93,8 @@ impl Output {
         talk(&format!("warning: {text}"));
     }
 
-    /// The end of a command that failed. `on_stdout`: with `--json` the failure is an object there too.
+    /// The end of a command that failed. `on_stdout`: with `--json` the failure is an object there
+    /// too.
     pub(crate) fn fail(&self, fail: &Fail, on_stdout: bool) {
         let _ = self.finish();
         if fail.message.is_empty() {
@@ -120,7 +124,8 @@ impl Output {
     }
 }
 
-/// Takes the lock for each write only, so that a failure can be told while the engine still holds the writer.
+/// Takes the lock for each write only, so that a failure can be told while the engine still holds
+/// the writer.
 pub(crate) struct Bytes<'a>(&'a Output);
 
 impl Write for Bytes<'_> {

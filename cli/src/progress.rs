@@ -1,5 +1,6 @@
-//! What is seen while the engine works: a bar on a terminal, problems as they come, and the cancel flag. Threads of
-//! the engine only add to counters here; one thread of ours draws, ten times a second.
+//! What is seen while the engine works: a bar on a terminal, problems as they come, and the cancel
+//! flag. Threads of the engine only add to counters here; one thread of ours draws, ten times a
+//! second.
 
 use std::io::{self, IsTerminal};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -100,7 +101,8 @@ impl Watch for Progress<'_> {
         if self.shared.bar.is_none() {
             return;
         }
-        // A name that is missed because another thread tells its own does not matter; waiting would.
+        // A name that is missed because another thread tells its own does not matter; waiting
+        // would.
         if let Ok(mut current) = self.shared.current.try_lock() {
             current.clear();
             current.extend_from_slice(name);
@@ -225,7 +227,8 @@ struct Speed {
     last: Instant,
     last_bytes: u64,
     per_second: f64,
-    /// How much of `per_second` rests on observation; below 1 at the start, where the mean would lag behind.
+    /// How much of `per_second` rests on observation; below 1 at the start, where the mean would
+    /// lag behind.
     weight: f64,
 }
 

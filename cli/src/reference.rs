@@ -1,4 +1,5 @@
-//! `docs/cli.md`, written from the same definition that parses the command line (`strongroom __markdown`).
+//! `docs/cli.md`, written from the same definition that parses the command line (`strongroom
+//! __markdown`).
 
 use std::fmt::Write as _;
 use std::io::Write;
@@ -18,8 +19,8 @@ fn markdown() -> String {
     let mut root = Cli::command();
     root.build();
     let mut text = String::from(
-        "<!-- Generated from the command line's definition: `UPDATE=1 cargo test -p strongroom-cli --test \
-         cli_reference`. Do not edit. -->\n\n# strongroom\n\n",
+        "<!-- Generated: do not edit, but run\n\
+         UPDATE=1 cargo test -p strongroom-cli --test cli_reference -->\n\n# strongroom\n\n",
     );
     describe(&root, &mut text);
     text.push_str("## Global options\n\n");

@@ -19,10 +19,11 @@ use crate::wanted::{self, Wanted};
 
 /// Restore a snapshot, or a part of it, below a folder
 ///
-/// A whole snapshot is restored with its absolute paths below DIR; with :PATH the contents of PATH land in DIR
-/// itself. Files that are in DIR already and match by size and time are left alone; those that differ are repaired
-/// where they differ. What an interrupted restore has done counts when it is run again. Nothing is ever deleted in
-/// DIR, and every chunk is verified before it is written.
+/// A whole snapshot is restored with its absolute paths below DIR; with :PATH the contents of PATH
+/// land in DIR itself. Files that are in DIR already and match by size and time are left alone;
+/// those that differ are repaired where they differ. What an interrupted restore has done counts
+/// when it is run again. Nothing is ever deleted in DIR, and every chunk is verified before it is
+/// written.
 #[derive(Args)]
 #[command(after_long_help = help::with_repository("
     strongroom restore latest --target /mnt/restored
@@ -88,49 +89,24 @@ fn filter(patterns: &[Pattern]) -> Result<Option<PathFilter>, Fail> {
 }
 
 fn text(snapshot: &SnapshotInfo, report: &RestoreReport, dry_run: bool) -> String {
-    let restored = if dry_run { "to restore" } else { "restored" };
-    let repaired = if dry_run { "to repair" } else { "repaired" };
-    let (right, left) = (Align::Right, Align::Left);
-    let mut table = Table::bare(&[left, right, left, right, left, right, left]);
-    table.row([
-        "files".into(),
-        count(report.files_restored),
-        restored.into(),
-        count(report.files_repaired),
-        repaired.into(),
-        count(report.files_in_place),
-        "in place".into(),
-    ]);
-    let empty = String::new;
-    table.row([
-        "bytes".into(),
-        bytes(report.bytes_restored),
-        restored.into(),
-        empty(),
-        empty(),
-        bytes(report.bytes_in_place),
-        "in place".into(),
-    ]);
-    table.row([
-        "folders".into(),
-        count(report.dirs),
-        empty(),
-        count(report.others),
-        "others".into(),
-    ]);
-    let lost = format!(
-        "{}, {}",
-        counted(report.failed, "entry not restored", "entries not restored"),
-        counted(report.warnings, "warning", "warnings")
-    );
-    let what = if dry_run { "would be restored" } else { "restored" };
-    format!(
-        "snapshot {} {what}\n{}\nlost     {lost}\ntime     {}, {}",
-        short(snapshot.id),
-        table.render(),
-        duration(report.seconds),
-        rate(report.bytes_restored, report.seconds)
-    )
+    let mut table = Table::bare(&[Align::Left, Align::Right]);
+    for (what, n) in [
+        ("files restored", count(report.files_restored)),
+        ("files repaired", count(report.files_repaired)),
+        ("files in place", count(report.files_in_place)),
+        ("folders", count(report.dirs)),
+        ("other entries", count(report.others)),
+        ("bytes restored", bytes(report.bytes_restored)),
+        ("bytes in place", bytes(report.bytes_in_place)),
+        ("not restored", count(report.failed)),
+        ("warnings", count(report.warnings)),
+        ("time", duration(report.seconds)),
+        ("rate", rate(report.bytes_restored, report.seconds)),
+    ] {
+        table.row([what.to_owned(), n]);
+    }
+    let dry = if dry_run { ": what a restore would do" } else { "" };
+    format!("snapshot {}{dry}\n\n{}", short(snapshot.id), table.render())
 }
 
 fn object(snapshot: &SnapshotInfo, report: &RestoreReport, dry_run: bool) -> Value {

@@ -1,6 +1,7 @@
-//! Names and texts from files and repositories, made safe to print. A name may hold escape sequences that rewrite the
-//! screen, bidirectional overrides that show `gpj.exe` as `exe.jpg`, or bytes that are not UTF-8; all are shown
-//! escaped. Names in JSON keep every byte: see `insert_name`.
+//! Names and texts from files and repositories, made safe to print. A name may hold escape
+//! sequences that rewrite the screen, bidirectional overrides that show `gpj.exe` as `exe.jpg`, or
+//! bytes that are not UTF-8; all are shown escaped. Names in JSON keep every byte: see
+//! `insert_name`.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -16,7 +17,8 @@ pub(crate) fn path(path: &Path) -> String {
     name(path.as_os_str().as_encoded_bytes())
 }
 
-/// A name inside a longer text that goes through `text` later: only what `text` cannot see is escaped here.
+/// A name inside a longer text that goes through `text` later: only what `text` cannot see is
+/// escaped here.
 pub(crate) fn raw(bytes: &[u8]) -> String {
     escape(bytes, false)
 }
@@ -41,7 +43,8 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// One line of JSON in which no character can act on a terminal: JSON's own \u escapes lose nothing.
+/// One line of JSON in which no character can act on a terminal: JSON's own \u escapes lose
+/// nothing.
 pub(crate) fn json_line(value: &Value) -> String {
     let line = value.to_string();
     if !line.chars().any(acts_on_terminal) {
@@ -86,13 +89,15 @@ fn escape(bytes: &[u8], backslash_too: bool) -> String {
     safe
 }
 
-/// Controls (C0, DEL, C1), line and paragraph separators, bidirectional marks and overrides, and characters that
-/// show nothing at all. The zero-width joiners U+200C and U+200D stay: scripts and emoji need them.
+/// Controls (C0, DEL, C1), line and paragraph separators, bidirectional marks and overrides, and
+/// characters that show nothing at all. The zero-width joiners U+200C and U+200D stay: scripts and
+/// emoji need them.
 fn acts_on_terminal(c: char) -> bool {
     c.is_control()
         || matches!(c,
             '\u{061c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
+            | '\u{e0000}'..='\u{e007f}')
 }
 
 #[cfg(test)]

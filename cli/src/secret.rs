@@ -1,5 +1,5 @@
-//! Passwords and key files: reading them from wherever `settings` located them, asking for new ones, and making key
-//! files. What is read is wiped when dropped; nothing here is ever printed.
+//! Passwords and key files: reading them from wherever `settings` located them, asking for new
+//! ones, and making key files. What is read is wiped when dropped; nothing here is ever printed.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
@@ -19,7 +19,8 @@ use crate::fail::{Exit, Fail};
 use crate::sanitise;
 use crate::settings::SecretFrom;
 
-/// More than any password or key file; the buffer is allocated once, so that no copy is left behind by growing.
+/// More than any password or key file; the buffer is allocated once, so that no copy is left behind
+/// by growing.
 const SECRET_BYTES_MAX: usize = 64 * 1024;
 const TRIES_MAX: usize = 3;
 const NO_TERMINAL: &str = "give --password-file, --password-command or --key-file, or set \
@@ -32,7 +33,8 @@ pub(crate) struct NewSecretArgs {
     #[arg(long, value_name = "F", conflicts_with = "new_key_file")]
     pub(crate) new_password_file: Option<PathBuf>,
 
-    /// Make a new key file F (mode 0600), which must not exist, and open with it; no password is asked
+    /// Make a new key file F (mode 0600), which must not exist, and open with it; no password is
+    /// asked
     #[arg(long, value_name = "F")]
     pub(crate) new_key_file: Option<PathBuf>,
 }
@@ -59,8 +61,8 @@ pub(crate) fn existing(tool: &Tool) -> Result<Secret, Fail> {
     }
 }
 
-/// The secret of a new slot. `fallback`: where to look before asking on the terminal (`init` has no old secret, so
-/// that there the general options mean the new one).
+/// The secret of a new slot. `fallback`: where to look before asking on the terminal (`init` has no
+/// old secret, so that there the general options mean the new one).
 pub(crate) fn new(
     tool: &Tool,
     args: &NewSecretArgs,
@@ -80,7 +82,8 @@ pub(crate) fn new(
     Ok((secret, None))
 }
 
-/// A key file that is on disk before the slot that it opens, and is taken away again unless `keep` is called.
+/// A key file that is on disk before the slot that it opens, and is taken away again unless `keep`
+/// is called.
 pub(crate) struct NewKeyFile {
     path: PathBuf,
     kept: bool,
@@ -174,7 +177,8 @@ fn password_command(command: &OsStr) -> Result<Zeroizing<Vec<u8>>, Fail> {
 }
 
 fn prompt(tool: &Tool, question: &str) -> Result<Zeroizing<Vec<u8>>, Fail> {
-    // The prompt restores the terminal before it gives up, so a signal must not end the process inside it.
+    // The prompt restores the terminal before it gives up, so a signal must not end the process
+    // inside it.
     let orderly = tool.interrupt.orderly();
     let answer = rpassword::prompt_password(question);
     if tool.interrupt.asked() {

@@ -1,5 +1,6 @@
-//! Where repository, secret, cache and threads come from: parsed arguments and the environment are settled here once,
-//! each value with its origin. Precedence: flag, environment, default. Secrets are located here, not read.
+//! Where repository, secret, cache and threads come from: parsed arguments and the environment are
+//! settled here once, each value with its origin. Precedence: flag, environment, default. Secrets
+//! are located here, not read.
 
 use std::ffi::OsString;
 use std::fmt;

@@ -7,19 +7,21 @@ use strongroom::repo::SnapshotInfo;
 
 use crate::Tool;
 use crate::fail::{Exit, Fail};
-use crate::format;
-use crate::format::{count, minute, rfc3339, short};
+use crate::format::{bytes, count, minute, rfc3339, short};
 use crate::help;
+use crate::init::OWNER;
 use crate::open;
 use crate::sanitise;
 use crate::table::{Align, Table, clip};
 
-const HOST_CHARS_MAX: usize = 12;
+const HOST_CHARS_MAX: usize = 20;
+/// Width of the first column, under which a snapshot's paths stand.
+const INDENT: usize = 14;
 
 /// List the snapshots, oldest first
 ///
-/// SIZE is what the files hold, STORED what this snapshot added to the repository. With --json there is one object
-/// a snapshot; its `id` is the whole id.
+/// SIZE is what the files hold, STORED what this snapshot added to the repository. With --json
+/// there is one object a snapshot; its `id` is the whole id.
 #[derive(Args)]
 #[command(after_long_help = help::with_repository("
     strongroom snapshots
@@ -39,11 +41,11 @@ pub(crate) fn run(tool: &Tool, _: &SnapshotsArgs) -> Result<Exit, Fail> {
         tool.out.note("no snapshots yet");
         return Ok(Exit::Success);
     }
-    tool.out.line(&table(&snapshots, &TimeZone::system()))?;
+    tool.out.line(&text(&snapshots, &TimeZone::system()))?;
     Ok(Exit::Success)
 }
 
-fn table(snapshots: &[SnapshotInfo], zone: &TimeZone) -> String {
+fn text(snapshots: &[SnapshotInfo], zone: &TimeZone) -> String {
     let mut table = Table::new(&[
         ("ID", Align::Left),
         ("TIME", Align::Left),
@@ -51,47 +53,47 @@ fn table(snapshots: &[SnapshotInfo], zone: &TimeZone) -> String {
         ("FILES", Align::Right),
         ("SIZE", Align::Right),
         ("STORED", Align::Right),
-        ("PATHS", Align::Left),
     ]);
     for info in snapshots {
         let counts = &info.snapshot.counts;
-        let mut details = details(info).into_iter();
         table.row([
             short(info.id),
             minute(info.snapshot.time, zone),
             clip(&sanitise::text(&info.snapshot.host), HOST_CHARS_MAX),
             count(counts.files),
-            format::bytes(counts.bytes),
-            format::bytes(counts.bytes_stored),
-            details.next().unwrap_or_default(),
+            bytes(counts.bytes),
+            bytes(counts.bytes_stored),
         ]);
-        for detail in details {
-            let empty = String::new;
-            table.row([empty(), empty(), empty(), empty(), empty(), empty(), detail]);
-        }
     }
-    table.render()
+    // Paths are long: below their row they fit into 80 columns.
+    let rows = table.render();
+    let mut rows = rows.lines();
+    let mut lines = vec![rows.next().unwrap_or_default().to_owned()];
+    for (row, info) in rows.zip(snapshots) {
+        lines.push(row.to_owned());
+        lines.extend(details(info).iter().map(|detail| format!("{:INDENT$}{detail}", "")));
+    }
+    lines.join("\n")
 }
 
-/// What goes below one another in the last column: each path, the labels, what was not read.
+/// Each path; then labels, tags, an author who is not the owner, and what was not read.
 fn details(info: &SnapshotInfo) -> Vec<String> {
     let snapshot = &info.snapshot;
-    let mut lines: Vec<_> = snapshot.roots.iter().map(|root| sanitise::name(root)).collect();
-    for (name, value) in &snapshot.labels {
-        lines.push(format!("{}: {}", sanitise::text(name), sanitise::text(value)));
-    }
+    let mut marks: Vec<_> =
+        snapshot.labels.iter().map(|(name, value)| format!("{name} {value}")).collect();
     if !snapshot.tags.is_empty() {
-        lines.push(format!("tags: {}", sanitise::text(&snapshot.tags.join(", "))));
+        marks.push(format!("tagged {}", snapshot.tags.join(", ")));
     }
-    if info.author_name != "owner" {
-        lines.push(format!("by {}", sanitise::text(&info.author_name)));
+    if info.author_name != OWNER {
+        marks.push(format!("by {}", info.author_name));
     }
-    for (n, what) in
-        [(snapshot.counts.unread, "unread"), (snapshot.counts.inconsistent, "changing")]
-    {
-        if n > 0 {
-            lines.push(format!("! {} {what}", count(n)));
-        }
+    let unsound = [(snapshot.counts.unread, "unread"), (snapshot.counts.inconsistent, "changing")];
+    for (n, what) in unsound.iter().filter(|(n, _)| *n > 0) {
+        marks.push(format!("{} {what}!", count(*n)));
+    }
+    let mut lines: Vec<_> = snapshot.roots.iter().map(|root| sanitise::name(root)).collect();
+    if !marks.is_empty() {
+        lines.push(sanitise::text(&marks.join(" · ")));
     }
     lines
 }

@@ -1,4 +1,5 @@
-//! Aligned columns of text. Widths are counted in characters; cells are sanitised by whoever makes them.
+//! Aligned columns of text. Widths are counted in characters; cells are sanitised by whoever makes
+//! them.
 
 /// How a column's cells stand.
 #[derive(Clone, Copy, PartialEq, Eq)]

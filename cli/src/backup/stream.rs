@@ -1,5 +1,5 @@
-//! The source of `backup --stdin-name`: standard input, or the output of a command that has to exit 0. Reads wait with
-//! `poll`, so that a signal ends them although nothing arrives.
+//! The source of `backup --stdin-name`: standard input, or the output of a command that has to exit
+//! 0. Reads wait with `poll`, so that a signal ends them although nothing arrives.
 
 use std::ffi::OsString;
 use std::io::{self, Read};
