@@ -11,6 +11,7 @@ use strongroom::backup::{self, BackupOptions, BackupReport, Source};
 use strongroom::env::Env;
 use strongroom::error::Error;
 use strongroom::repo::Repo;
+use strongroom::restore::PathFilter;
 
 use crate::Tool;
 use crate::fail::{Exit, Fail};
@@ -176,10 +177,9 @@ fn options(args: &BackupArgs, env: &Env) -> Result<BackupOptions, Fail> {
     for file in &args.exclude_file {
         patterns.extend(glob::read_file(file)?);
     }
-    let exclude =
-        Filter::new(&patterns)?.map(|filter| -> Box<dyn Fn(&[u8], bool) -> bool + Send + Sync> {
-            Box::new(move |path, is_folder| filter.matches(path, is_folder))
-        });
+    let exclude = Filter::new(&patterns)?.map(|filter| -> PathFilter {
+        Box::new(move |path, is_folder| filter.matches(path, is_folder))
+    });
     let mut labels = BTreeMap::new();
     for (name, value) in [("system", &args.system), ("study", &args.study)] {
         if let Some(value) = value {

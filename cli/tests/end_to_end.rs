@@ -468,7 +468,7 @@ fn a_backup_key_adds_and_does_not_read_back() {
 fn an_unreadable_file_is_reported_and_the_rest_backed_up() {
     let bench = Bench::with_repository();
     let source = bench.source();
-    fs::set_permissions(source.join("export.csv"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(source.join("export.csv"), fs::Permissions::from_mode(0o000)).unwrap();
     let mut command = bench.command(&["backup", source.to_str().unwrap(), "--json"]);
     if is_root() {
         // Root may read everything, so the binary is run as somebody else, from where they may run
