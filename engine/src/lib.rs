@@ -12,6 +12,7 @@ pub mod backup;
 pub mod env;
 pub mod error;
 pub mod format;
+pub mod maintain;
 pub mod repo;
 pub mod store;
 pub mod sys;
