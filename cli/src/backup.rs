@@ -265,7 +265,7 @@ fn text(report: &BackupReport) -> String {
         parent.unwrap_or_default(),
         bytes(counts.bytes),
         counted(counts.files, "file", "files"),
-        counted(counts.dirs, "folder", "folders"),
+        counted(counts.directories, "folder", "folders"),
         table.render()
     )
 }
@@ -278,7 +278,7 @@ fn object(report: &BackupReport) -> Value {
         "parent": report.parent.map(|id| id.to_string()),
         "dry_run": report.snapshot.is_none(),
         "files": counts.files,
-        "dirs": counts.dirs,
+        "dirs": counts.directories,
         "others": counts.others,
         "unread": counts.unread,
         "inconsistent": counts.inconsistent,

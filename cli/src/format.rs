@@ -89,11 +89,11 @@ pub(crate) fn rfc3339_of_secs(seconds: i64, nanos: u32) -> Option<String> {
 }
 
 /// The local zone's name and its offset from UTC in seconds at `time`.
-pub(crate) fn local_zone(time: TimeNs) -> (String, i64) {
+pub(crate) fn local_zone(time: TimeNs) -> (String, i32) {
     let zone = TimeZone::system();
     let offset = zone.to_offset(timestamp(time));
     let name = zone.iana_name().map_or_else(|| offset.to_string(), str::to_owned);
-    (name, offset.seconds().into())
+    (name, offset.seconds())
 }
 
 pub(crate) fn short(id: impl ToString) -> String {

@@ -74,13 +74,13 @@ pub(crate) fn run(tool: &Tool, args: &InitArgs) -> Result<Exit, Fail> {
     let fallback = &tool.settings.secret.value;
     let (secret, key_file) = secret::new(tool, &args.secret, fallback, &env)?;
     let store = Arc::new(LocalStore::create(place)?);
-    let id = repo::init(store.clone(), &secret.unlock(), &options(args), &env)?;
+    let id = repo::init(store.clone(), secret.unlock(), &options(args), &env)?;
     let key_path = key_file.as_ref().map(|file| sanitise::path(file.path()));
     if let Some(file) = key_file {
         file.keep();
     }
     // Opened once, so that what is told was read from the repository itself.
-    let repo = repo::Repo::open(store, &secret.unlock(), None, &env)?;
+    let repo = repo::Repo::open(store, secret.unlock(), None, &env)?;
     let cipher = cipher_name(repo.file().suite);
     if tool.out.json() {
         tool.out.object(&json!({"type": "init", "id": id.to_string(), "cipher": cipher,
@@ -111,8 +111,8 @@ fn options(args: &InitArgs) -> InitOptions {
             Cipher::ChaCha20Poly1305 => Some(Suite::ChaCha20Poly1305),
         },
         chunker: match args.chunker {
-            Chunker::Mincdc => ChunkerSpec::mincdc(args.chunk_size),
-            Chunker::Fastcdc => ChunkerSpec::fastcdc(args.chunk_size),
+            Chunker::Mincdc => ChunkerSpec::windowed_minimum(args.chunk_size),
+            Chunker::Fastcdc => ChunkerSpec::fast_cdc(args.chunk_size),
         },
         owner_name: OWNER.to_owned(),
         ..InitOptions::default()

@@ -126,7 +126,7 @@ fn list(tool: &Tool, repo: &Repo) -> Result<(), Fail> {
 
 fn add(tool: &Tool, repo: &Repo, args: &AddArgs) -> Result<(), Fail> {
     let (secret, file) = secret::new(tool, &args.secret, &SecretFrom::Prompt, &open::env(tool))?;
-    let (slot, identity) = keys::add(repo, args.role, &args.name, &secret.unlock())?;
+    let (slot, identity) = keys::add(repo, args.role, &args.name, secret.unlock())?;
     let key_file = file.as_ref().map(|file| sanitise::path(file.path()));
     if let Some(file) = file {
         file.keep();
@@ -151,7 +151,7 @@ fn remove(tool: &Tool, repo: &Repo, args: &RemoveArgs) -> Result<(), Fail> {
 
 fn passwd(tool: &Tool, repo: &Repo, args: &PasswdArgs) -> Result<(), Fail> {
     let (secret, file) = secret::new(tool, &args.secret, &SecretFrom::Prompt, &open::env(tool))?;
-    let changed = keys::change_password(repo, &secret.unlock());
+    let changed = keys::change_password(repo, secret.unlock());
     // Unlike elsewhere the file stays even after a failure: should the slot have been rewritten all
     // the same, it is the only way in.
     if let Some(file) = file {

@@ -84,7 +84,7 @@ impl<'a> Listing<'a> {
             return self.out.object(&object(path, entry));
         }
         let mut name = sanitise::name(if self.whole_paths { path } else { &entry.name });
-        if entry.kind == EntryKind::Dir {
+        if entry.kind == EntryKind::Directory {
             name.push('/');
         }
         if !self.long {
@@ -94,7 +94,7 @@ impl<'a> Listing<'a> {
             name = format!("{name} -> {}", sanitise::name(target));
         }
         self.rows.push([
-            mode(entry.kind, entry.mode),
+            mode(entry.kind, u32::from(entry.mode)),
             owner(entry),
             entry.size.map_or_else(|| "-".to_owned(), |size| size.to_string()),
             format::minute_of_secs(entry.mtime.secs, &self.zone),
@@ -127,7 +127,7 @@ fn mode(kind: EntryKind, mode: u32) -> String {
     let mut text = String::with_capacity(10);
     text.push(match kind {
         EntryKind::File => '-',
-        EntryKind::Dir => 'd',
+        EntryKind::Directory => 'd',
         EntryKind::Symlink => 'l',
         EntryKind::Fifo => 'p',
         EntryKind::Socket => 's',
@@ -151,7 +151,7 @@ fn mode(kind: EntryKind, mode: u32) -> String {
 fn object(path: &[u8], entry: &Entry) -> Value {
     let kind = match entry.kind {
         EntryKind::File => "file",
-        EntryKind::Dir => "dir",
+        EntryKind::Directory => "dir",
         EntryKind::Symlink => "symlink",
         EntryKind::Fifo => "fifo",
         EntryKind::Socket => "socket",

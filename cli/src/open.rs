@@ -24,7 +24,7 @@ pub(crate) fn repo(tool: &Tool) -> Result<Repo, Fail> {
     let store = store(tool)?;
     let secret = secret::existing(tool)?;
     let cache = tool.settings.cache_dir.as_ref().map(|setting| setting.value.as_path());
-    let repo = Repo::open(store, &secret.unlock(), cache, &env(tool))?;
+    let repo = Repo::open(store, secret.unlock(), cache, &env(tool))?;
     let (id, name, role) = (short(repo.id()), repo.identity_name(), repo.role());
     tool.out
         .detail(&format!("repository {id}, opened as {} ({role})", crate::sanitise::text(name)));

@@ -70,7 +70,7 @@ pub(crate) fn new(
     env: &Env,
 ) -> Result<(Secret, Option<NewKeyFile>), Fail> {
     if let Some(path) = &args.new_key_file {
-        let key = KeyFileSecret::generate(env);
+        let key = KeyFileSecret(env.random());
         let file = NewKeyFile::create(path, key.to_text().as_bytes())?;
         return Ok((Secret::KeyFile(key), Some(file)));
     }
@@ -151,7 +151,7 @@ fn key_file(tool: &Tool, path: &Path) -> Result<KeyFileSecret, Fail> {
     let file = File::open(path).map_err(|e| key_error(e.to_string()))?;
     warn_if_open_to_all(tool, &format!("key file {}", sanitise::path(path)), &file);
     let text = read_limited(file).map_err(|e| key_error(e.to_string()))?;
-    let key = std::str::from_utf8(&text).ok().and_then(KeyFileSecret::parse);
+    let key = std::str::from_utf8(&text).ok().and_then(|text| KeyFileSecret::from_text(text).ok());
     key.ok_or_else(|| key_error("not a key file of Strongroom".to_owned()))
 }
 

@@ -58,7 +58,7 @@ fn text(snapshots: &[SnapshotInfo], zone: &TimeZone) -> String {
         let counts = &info.snapshot.counts;
         table.row([
             short(info.id),
-            minute(info.snapshot.time, zone),
+            minute(info.snapshot.time_ns, zone),
             clip(&sanitise::text(&info.snapshot.host), HOST_CHARS_MAX),
             count(counts.files),
             bytes(counts.bytes),
@@ -107,8 +107,8 @@ fn object(info: &SnapshotInfo) -> Value {
     };
     put("type", "snapshot".into());
     put("id", info.id.to_string().into());
-    put("time", rfc3339(snapshot.time).into());
-    put("end", rfc3339(snapshot.end).into());
+    put("time", rfc3339(snapshot.time_ns).into());
+    put("end", rfc3339(snapshot.end_ns).into());
     put("zone", snapshot.zone.clone().into());
     put("host", snapshot.host.clone().into());
     put("author", info.author_name.clone().into());
@@ -123,11 +123,11 @@ fn object(info: &SnapshotInfo) -> Value {
     }
     put("labels", json!(snapshot.labels));
     put("tags", json!(snapshot.tags));
-    put("retain_until", snapshot.retain_until.map(rfc3339).into());
-    put("command_exit", snapshot.command_exit.into());
+    put("retain_until", snapshot.retain_until_ns.map(rfc3339).into());
+    put("command_exit", snapshot.exit_code.into());
     for (key, n) in [
         ("files", counts.files),
-        ("dirs", counts.dirs),
+        ("dirs", counts.directories),
         ("others", counts.others),
         ("unread", counts.unread),
         ("inconsistent", counts.inconsistent),

@@ -85,7 +85,7 @@ pub(super) struct Writer {
 
 impl Writer {
     /// After the stream's end, before the commit: the exit code of the command, which has to be 0.
-    pub(super) fn finish(&mut self) -> Result<Option<u64>, Error> {
+    pub(super) fn finish(&mut self) -> Result<Option<u32>, Error> {
         let status = self.child.as_mut().map(Child::wait);
         if self.interrupt.asked() {
             return Err(Error::Interrupted);
