@@ -1,6 +1,8 @@
 //! THE WAY IN, on one screen:
 //!
-//!     walk → unchanged? → read → chunk → identify → known? → encode → seal → pack → store → index run → snapshot
+//! ```text
+//! walk → unchanged? → read → chunk → identify → known? → encode → seal → pack → store → index run → snapshot
+//! ```
 //!
 //! The walk lists directories in a stable order and hands out batches of names. A worker takes a batch: stats, takes unchanged
 //! files over, reads the others, cuts and identifies their chunks, and encodes, proves and seals what is new. A large file

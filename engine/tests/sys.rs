@@ -177,6 +177,7 @@ fn reading_leaves_the_access_time() -> Outcome {
     let (old, mtime) = (Time { secs: 1000, nanos: 5 }, Time { secs: 2000, nanos: 0 });
     let meta = Meta { mode: 0o600, mtime, atime: Some(old), ..Meta::default() };
     assert!(set_meta_fd(&file, &meta).is_empty());
+    assert!(set_meta_fd(&file, &Meta { atime: None, ..meta }).is_empty());
     let mut content = String::new();
     Dir::open(&path)?.open_file(b"f")?.read_to_string(&mut content)?;
     assert_eq!(content, "content");
@@ -533,6 +534,8 @@ fn entries_of_every_kind() -> Outcome {
     for (name, kind) in [("fifo", Kind::Fifo), ("socket", Kind::Socket), ("link", Kind::Symlink)] {
         assert_eq!(stat(&place, name.as_bytes()).kind, kind);
     }
+    let refused = place.open_file(b"socket").unwrap_err().kind();
+    assert_eq!(refused, ErrorKind::InvalidInput, "not even tried");
     for (kind, rdev) in [(Kind::CharDevice, (1, 3)), (Kind::BlockDevice, (7, 300))] {
         match place.mknod(b"device", kind, rdev) {
             Ok(()) => assert_eq!(stat(&place, b"device").rdev, rdev),

@@ -253,13 +253,15 @@ impl Worker<'_> {
         for attempt in 1..=ATTEMPTS {
             // One byte more than expected, to see whether it grew.
             buffer.resize(stat.size as usize + 1, 0);
-            let after = read_full_at(file, 0, &mut buffer).and_then(|n| Ok((n, fstat(file)?)));
-            let (n, after) = match after {
-                Ok(after) => after,
+            let read = read_full_at(file, 0, &mut buffer).and_then(|n| {
+                self.work.count(Counter::BytesRead, n as u64);
+                Ok((n, fstat(file)?))
+            });
+            let (n, after) = match read {
+                Ok(read) => read,
                 Err(error) => return Ok(Err(error)),
             };
             buffer.truncate(n);
-            self.work.count(Counter::BytesRead, n as u64);
             let steady = n as u64 == stat.size && unmoved(&stat, &after);
             if steady || attempt == ATTEMPTS || after.size >= LARGE_BYTES {
                 if !steady {

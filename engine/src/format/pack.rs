@@ -1,18 +1,20 @@
-//! Packs (`docs/format.md`, 5): the clear header, the trailer's plaintext, and the directory's plaintext.
-//! Nothing here seals, opens, or looks into a context; padding is the packer's.
+//! Packs (`docs/format.md`, 5): the clear header, the trailer's plaintext, and the directory's
+//! plaintext. Nothing here seals, opens, or looks into a context; padding is the packer's.
 
 mod rows;
+#[cfg(test)]
+mod tests;
 
 use crate::error::FormatError;
 use crate::format::codec::Codec;
 use crate::format::id::SessionId;
 use crate::format::layout::{array_at, check, check_zero, limit, take_rows, u32_at, u64_at};
 pub(super) use crate::format::pack::rows::{BASE_ROW, CONTEXT_ROW};
-use crate::format::pack::rows::{CHUNK_ROW, FRAME_ROW, SEAL_ROW};
 pub use crate::format::pack::rows::{
     BaseRow, ChunkRow, ContextRow, FrameRow, SealRow, base_rows_bytes, chunk_rows_bytes,
     chunk_rows_hash,
 };
+use crate::format::pack::rows::{CHUNK_ROW, FRAME_ROW, SEAL_ROW};
 
 pub const HEADER_LEN: usize = 64;
 /// The sealed trailer at the very end of a pack: context, commitment, 48 bytes, tag.
@@ -39,7 +41,8 @@ const DIRECTORY: &str = "pack directory";
 const COMMIT_LEN: u64 = 32;
 const COUNTS_LEN: usize = 24;
 
-/// What a pack's frames are sealed to: data to DATA, trees to TREE, refs to META, mixed to any of them.
+/// What a pack's frames are sealed to: data to DATA, trees to TREE, refs to META, mixed to any of
+/// them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum PackClass {
@@ -55,7 +58,8 @@ impl PackClass {
     }
 
     pub(super) fn read(object: &'static str, class: u8) -> Result<Self, FormatError> {
-        let unknown = || FormatError::Unsupported { object, feature: format!("pack class {class}") };
+        let unknown =
+            || FormatError::Unsupported { object, feature: format!("pack class {class}") };
         Self::from_u8(class).ok_or_else(unknown)
     }
 }
@@ -351,7 +355,8 @@ impl Counts {
             return Err(FormatError::Truncated { object: DIRECTORY });
         }
         check_zero(DIRECTORY, &bytes[20..24])?;
-        let [contexts, seals, frames, chunks, bases] = [0, 4, 8, 12, 16].map(|at| u32_at(bytes, at));
+        let [contexts, seals, frames, chunks, bases] =
+            [0, 4, 8, 12, 16].map(|at| u32_at(bytes, at));
         let counts = Self { contexts, seals, frames, chunks, bases };
         let len = counts.encoded_len();
         if len > bytes.len() as u64 {

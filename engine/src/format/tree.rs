@@ -1,5 +1,6 @@
-//! Directories (`docs/format.md`, 6.2): a REFS node holds all ids, a TREE node all names; the pair is one directory,
-//! or two trees of the same shape when it is huge. Where nodes end is `cuts`; walking the trees is for others.
+//! Directories (`docs/format.md`, 6.2): a REFS node holds all ids, a TREE node all names; the pair
+//! is one directory, or two trees of the same shape when it is huge. Where nodes end is `cuts`;
+//! walking the trees is for others.
 
 mod cuts;
 mod decode;
@@ -66,13 +67,29 @@ impl EntryKind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Segment {
     /// A run of the REFS node's chunks.
-    Chunks { first: u32, chunks: u32, len: u64 },
-    Hole { len: u64 },
-    /// Output of a numbered encoder over the content of `parts`; `id` is the output's, under the ID key. No encoder
-    /// is defined yet, so whoever would need the bytes fails with `FormatError::Unsupported`.
-    Rebuilt { encoder: u64, len: u64, id: ChunkId, params: Vec<u8>, parts: Vec<Segment> },
+    Chunks {
+        first: u32,
+        chunks: u32,
+        len: u64,
+    },
+    Hole {
+        len: u64,
+    },
+    /// Output of a numbered encoder over the content of `parts`; `id` is the output's, under the ID
+    /// key. No encoder is defined yet, so whoever would need the bytes fails with
+    /// `FormatError::Unsupported`.
+    Rebuilt {
+        encoder: u64,
+        len: u64,
+        id: ChunkId,
+        params: Vec<u8>,
+        parts: Vec<Segment>,
+    },
     /// A chunk list of the REFS node.
-    List { list: u32, len: u64 },
+    List {
+        list: u32,
+        len: u64,
+    },
 }
 
 impl Segment {
@@ -207,8 +224,8 @@ impl TreeNode {
         }
     }
 
-    /// Whether every place that this node names exists in its REFS node, and the chunks there have the lengths that
-    /// the segments claim. What a chunk list holds is not seen here.
+    /// Whether every place that this node names exists in its REFS node, and the chunks there have
+    /// the lengths that the segments claim. What a chunk list holds is not seen here.
     pub fn check_against(&self, refs: &RefsNode) -> Result<(), FormatError> {
         match (self, refs) {
             (Self::Leaf { entries }, RefsNode::Leaf { children, chunks, lists }) => {
@@ -254,7 +271,11 @@ impl Places {
                 let start = self.starts.get(first as usize);
                 let end = self.starts.get(first as usize + chunks as usize);
                 let bytes = start.zip(end).map(|(start, end)| end - start);
-                check(TREE, bytes == Some(len), "a run of chunks is not there, or has another length")
+                check(
+                    TREE,
+                    bytes == Some(len),
+                    "a run of chunks is not there, or has another length",
+                )
             }
             Segment::Hole { .. } => Ok(()),
             Segment::List { list, .. } => {

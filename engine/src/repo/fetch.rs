@@ -159,7 +159,8 @@ impl<'r> Fetcher<'r> {
             sealer.open_in_place(frame_nonce(frame.row.ordinal), &aad, stored, "frame").named(&name)?;
         let prefix = self.prefix(&frame.bases)?;
         plain.clear();
-        decoder.decode(frame.row.codec, encoded, frame.row.plain, &[&prefix], plain).named(&name)
+        let bases: &[&[u8]] = if frame.bases.is_empty() { &[] } else { &[&prefix] };
+        decoder.decode(frame.row.codec, encoded, frame.row.plain, bases, plain).named(&name)
     }
 
     /// The base ranges of a delta, concatenated. Bases are never deltas themselves.

@@ -94,8 +94,8 @@ impl Dir {
         if fstat(&pinned)?.kind != Kind::File {
             return Err(Errno::AGAIN.into());
         }
-        let path = format!("/proc/self/fd/{}", pinned.as_raw_fd());
-        Ok(open_quietly(CWD, path.as_str(), OFlags::empty())?.into())
+        reopen(&pinned, OFlags::RDONLY | OFlags::NOATIME)
+            .or_else(|_| reopen(&pinned, OFlags::RDONLY))
     }
 }
 
@@ -129,6 +129,13 @@ pub(super) fn checked(name: &[u8]) -> io::Result<&[u8]> {
 pub(super) fn open_path(dir: impl AsFd, name: &[u8]) -> io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     Ok(openat(dir, checked(name)?, flags, Mode::empty())?)
+}
+
+/// Opens the very object that was pinned, whatever its name means by now. Needs `/proc`.
+pub(super) fn reopen(pinned: &OwnedFd, access: OFlags) -> io::Result<File> {
+    let path = format!("/proc/self/fd/{}", pinned.as_raw_fd());
+    let open = || openat(CWD, path.as_str(), access | OFlags::CLOEXEC, Mode::empty());
+    Ok(retry_on_intr(open)?.into())
 }
 
 /// Opens read-only without touching the access time; only the owner and root may ask for that.

@@ -1,10 +1,10 @@
 //! Writing below a target directory and never outside of it, for restore.
 //!
 //! Every call names one entry of an open directory. The name is checked ([`valid_name`]), handles are
-//! opened with `O_NOFOLLOW`, and nothing is ever looked up along a path, so neither a hostile name in
-//! a repository nor a symlink planted in the target leads elsewhere. (`openat2` with
+//! opened with `O_NOFOLLOW` or `O_EXCL`, and nothing is ever looked up along a path, so neither a
+//! hostile name in a repository nor a symlink planted in the target leads elsewhere. (`openat2` with
 //! `RESOLVE_BENEATH` would add nothing: of a single component there is nothing to resolve.) A planted
-//! hard link is caught where it would be written through, in [`PlaceDir::open_file`].
+//! hard link is caught where it would be written through, in [`PlaceDir::open_file_to_write`].
 //!
 //! What to write, in which order, and what may be overwritten is restore's business.
 
@@ -20,7 +20,7 @@ use rustix::fs::{
 };
 use rustix::io::{Errno, retry_on_intr};
 
-use super::dir::{Dir, DirName, checked};
+use super::dir::{Dir, DirName, checked, open_path, reopen};
 use super::meta::{self, Meta, Warnings};
 use super::stat::{Kind, Stat, fstat};
 
@@ -92,12 +92,14 @@ impl PlaceDir {
     /// Makes a new file, mode 0600, for reading and writing; `AlreadyExists` if the name is taken,
     /// even by a dangling symlink.
     pub fn create_file(&self, name: &[u8]) -> io::Result<File> {
-        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR;
-        self.open(name, flags, Mode::RUSR | Mode::WUSR)
+        // with O_EXCL no symlink is followed either
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
+        let name = checked(name)?;
+        Ok(retry_on_intr(|| openat(self, name, flags, Mode::RUSR | Mode::WUSR))?.into())
     }
 
     /// Opens a regular file that is there, for reading; anything else is `InvalidInput`, without
-    /// having been opened (a device may act on that).
+    /// having been opened (a device may act on that). Needs `/proc`.
     pub fn open_file(&self, name: &[u8]) -> io::Result<(File, Stat)> {
         self.open_existing(name, OFlags::RDONLY)
     }
@@ -171,20 +173,14 @@ impl PlaceDir {
         Ok(rustix::fs::fsync(self)?)
     }
 
+    /// Looks at the object before it is opened, and opens what was looked at.
     fn open_existing(&self, name: &[u8], access: OFlags) -> io::Result<(File, Stat)> {
-        let regular = |stat: &Stat| stat.kind == Kind::File;
-        if !regular(&self.dir.stat(name)?) {
-            return Err(not_regular());
+        let pinned = open_path(self, name)?;
+        let stat = fstat(&pinned)?;
+        if stat.kind != Kind::File {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
         }
-        let file = self.open(name, access, Mode::empty())?;
-        let stat = fstat(&file)?;
-        if regular(&stat) { Ok((file, stat)) } else { Err(not_regular()) }
-    }
-
-    fn open(&self, name: &[u8], flags: OFlags, mode: Mode) -> io::Result<File> {
-        let careful = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let name = checked(name)?;
-        Ok(retry_on_intr(|| openat(self, name, flags | careful, mode))?.into())
+        Ok((reopen(&pinned, access)?, stat))
     }
 }
 
@@ -197,8 +193,4 @@ impl AsFd for PlaceDir {
 /// `O_DIRECTORY | O_NOFOLLOW` answers a symlink with either, by platform.
 fn is_in_the_way(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::NOTDIR | Errno::LOOP))
-}
-
-fn not_regular() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")
 }

@@ -1,0 +1,278 @@
+//! Codecs: what goes in comes out, and what comes in cannot do harm.
+
+use proptest::prelude::{any, prop};
+use proptest::{prop_assert_eq, proptest};
+use zstd::zstd_safe::{CCtx, CParameter};
+
+use crate::error::FormatError;
+use crate::format::codec::numeric::Filter;
+use crate::format::codec::{Codec, DELTA, Decoder, Encoder, SHUFFLE, ZIGZAG};
+use crate::format::mangle::{noise, quickly};
+
+fn decode(codec: Codec, encoded: &[u8], plain_len: usize) -> Result<Vec<u8>, FormatError> {
+    let mut out = vec![0xEE; 10];
+    let len = plain_len as u32;
+    Decoder::new().decode(codec as u8, encoded, len, &[], &mut out).map(|()| out)
+}
+
+fn encode(plain: &[u8]) -> (Codec, Vec<u8>) {
+    let mut out = vec![0xEE; 10];
+    (Encoder::new(1).encode_plain(plain, &mut out), out)
+}
+
+/// Text that zstd shrinks.
+fn csv(len: usize) -> Vec<u8> {
+    (0u32..)
+        .flat_map(|i| format!("{i};patient {};{}\n", i * 7, i % 13).into_bytes())
+        .take(len)
+        .collect()
+}
+
+fn zstd_frame(plain: &[u8], parameters: &[CParameter]) -> Vec<u8> {
+    let mut zstd = CCtx::create();
+    for &parameter in parameters {
+        zstd.set_parameter(parameter).expect("a parameter");
+    }
+    let mut out = vec![0; zstd::zstd_safe::compress_bound(plain.len())];
+    let len = zstd.compress2(out.as_mut_slice(), plain).expect("room");
+    out.truncate(len);
+    out
+}
+
+#[test]
+fn round_trips_and_choices() {
+    let hex_text: Vec<u8> =
+        noise(1, 1 << 20).iter().map(|byte| b"0123456789abcdef"[usize::from(byte & 15)]).collect();
+    let mut half = noise(2, 1 << 20);
+    half[..1 << 19].fill(0);
+    let cases = [
+        (vec![], Codec::Stored),
+        (vec![7], Codec::Stored),
+        (vec![7; 20], Codec::Zstd),
+        (noise(3, 100), Codec::Stored),
+        (noise(4, 100_000), Codec::Stored),
+        (noise(5, 1 << 20), Codec::Stored),
+        (noise(6, 5 << 20), Codec::Stored),
+        (csv(1000), Codec::Zstd),
+        (csv(3 << 20), Codec::Zstd),
+        (vec![0; 1 << 20], Codec::Zstd),
+        (hex_text, Codec::Zstd),
+        (half, Codec::Zstd),
+    ];
+    let (mut encoder, mut decoder) = (Encoder::new(1), Decoder::new());
+    let (mut encoded, mut plain) = (Vec::new(), Vec::new());
+    for (i, (case, codec)) in cases.iter().enumerate() {
+        assert_eq!(encoder.encode_plain(case, &mut encoded), *codec, "case {i}");
+        assert!(encoded.len() <= case.len());
+        let len = case.len() as u32;
+        decoder.decode(*codec as u8, &encoded, len, &[], &mut plain).expect("our own");
+        assert!(&plain == case, "case {i}");
+        assert_eq!(encode(case).1, encoded, "a used encoder gives what a new one gives");
+    }
+}
+
+#[test]
+fn unknown_codec_is_named() {
+    let refused = Decoder::new().decode(4, &[], 0, &[], &mut Vec::new());
+    let expected = FormatError::Unsupported { object: "frame", feature: "codec 4".into() };
+    assert_eq!(refused, Err(expected));
+}
+
+#[test]
+fn exact_length_is_required() {
+    let plain = csv(5000);
+    let (codec, encoded) = encode(&plain);
+    assert_eq!(codec, Codec::Zstd);
+    for len in [0, 1, 4999, 5001, 1 << 20] {
+        assert!(decode(Codec::Zstd, &encoded, len).is_err(), "{len}");
+        assert!(decode(Codec::Stored, &plain, len).is_err(), "{len}");
+    }
+    let unsized_frame = zstd_frame(&plain, &[CParameter::ContentSizeFlag(false)]);
+    assert_eq!(decode(Codec::Zstd, &unsized_frame, 5000).as_ref(), Ok(&plain));
+    for len in [0, 1, 4999, 5001] {
+        assert!(decode(Codec::Zstd, &unsized_frame, len).is_err(), "{len}");
+    }
+    let limit = FormatError::Limit { object: "frame", what: "plain length" };
+    assert_eq!(quickly(|| decode(Codec::Zstd, &encoded, u32::MAX as usize)), Err(limit));
+}
+
+#[test]
+fn bombs_do_not_go_off() {
+    let zeros = vec![0; 60 << 20];
+    for sized in [true, false] {
+        let bomb = zstd_frame(&zeros, &[CParameter::ContentSizeFlag(sized)]);
+        assert!(bomb.len() < 10_000);
+        let mut out = Vec::new();
+        for codec in [Codec::Zstd, Codec::Numeric] {
+            let encoded = match codec {
+                Codec::Numeric => [&[2, 7, 0, 0], bomb.as_slice()].concat(),
+                _ => bomb.clone(),
+            };
+            let refused =
+                quickly(|| Decoder::new().decode(codec as u8, &encoded, 100, &[], &mut out));
+            assert!(refused.is_err());
+            assert!(out.is_empty() && out.capacity() < 1000);
+        }
+    }
+}
+
+#[test]
+fn window_above_64_mib_is_refused() {
+    let plain = csv(5000);
+    let mut frame = zstd_frame(&plain, &[CParameter::ContentSizeFlag(false)]);
+    let mut with = |window: u8| {
+        frame[5] = window;
+        decode(Codec::Zstd, &frame, 5000)
+    };
+    let limit = Err(FormatError::Limit { object: "frame", what: "window above 64 MiB" });
+    assert_eq!(with(16 << 3).as_ref(), Ok(&plain));
+    assert_eq!(with(16 << 3 | 1), limit);
+    assert_eq!(with(17 << 3), limit);
+    assert_eq!(with(0xFF), limit);
+}
+
+#[test]
+fn only_one_zstd_frame_and_nothing_else() {
+    let plain = csv(100);
+    let frame = zstd_frame(&plain, &[]);
+    let skippable = [0x50, 0x2A, 0x4D, 0x18, 1, 0, 0, 0, 9];
+    let twice = [frame.as_slice(), &frame].concat();
+    assert!(decode(Codec::Zstd, &twice, 200).is_err());
+    assert!(decode(Codec::Zstd, &[frame.as_slice(), &skippable].concat(), 100).is_err());
+    assert!(decode(Codec::Zstd, &[&skippable, frame.as_slice()].concat(), 100).is_err());
+    assert!(decode(Codec::Zstd, &skippable, 0).is_err());
+    assert!(decode(Codec::Zstd, &[], 0).is_err());
+    assert!(decode(Codec::Zstd, &[frame.as_slice(), &[0]].concat(), 100).is_err());
+    assert_eq!(decode(Codec::Zstd, &frame, 100), Ok(plain));
+}
+
+#[test]
+fn numeric_filters_golden() {
+    let mut plain: Vec<u8> = [1000u16, 1001, 999].iter().flat_map(|s| s.to_le_bytes()).collect();
+    plain.push(0xAB);
+    let apply = |width, flags| {
+        let mut out = Vec::new();
+        Filter::new(width, flags).expect("valid").apply(&plain, &mut out);
+        out
+    };
+    assert_eq!(apply(2, DELTA), [0xE8, 3, 1, 0, 0xFE, 0xFF, 0xAB]);
+    assert_eq!(apply(2, DELTA | ZIGZAG), [0xD0, 7, 2, 0, 3, 0, 0xAB]);
+    assert_eq!(apply(2, DELTA | ZIGZAG | SHUFFLE), [0xD0, 2, 3, 7, 0, 0, 0xAB]);
+    assert_eq!(apply(4, SHUFFLE), [0xE8, 3, 0xE9, 3, 0xE7, 3, 0xAB]);
+    assert_eq!(apply(1, DELTA)[..3], [0xE8, 0x1B, 0xE6]);
+}
+
+#[test]
+fn numeric_round_trips() {
+    let (mut encoder, mut decoder) = (Encoder::new(1), Decoder::new());
+    let (mut encoded, mut out) = (Vec::new(), Vec::new());
+    for len in [0, 1, 2, 3, 7, 8, 9, 15, 16, 17, 1000, 4099] {
+        for plain in [noise(len as u64, len), csv(len)] {
+            for width in [1, 2, 4, 8] {
+                for flags in 0..8 {
+                    encoder.encode_numeric(width, flags, &plain, &mut encoded);
+                    let codec = Codec::Numeric as u8;
+                    let done = decoder.decode(codec, &encoded, len as u32, &[], &mut out);
+                    assert_eq!((done, &out), (Ok(()), &plain), "{len} {width} {flags}");
+                }
+            }
+        }
+    }
+    for (at, byte) in [(0, 0), (0, 3), (0, 16), (1, 8), (1, 0xFF), (2, 1), (3, 1)] {
+        let mut bad = encoded.clone();
+        bad[at] = byte;
+        assert!(decode(Codec::Numeric, &bad, 4099).is_err(), "byte {at} = {byte}");
+    }
+    for len in 0..4 {
+        assert!(decode(Codec::Numeric, &encoded[..len], 4099).is_err());
+    }
+}
+
+#[test]
+fn numeric_pays_on_images() {
+    // Slowly changing 16-bit samples with some noise, as in CT.
+    let sample = |i: usize| (1000 + (i % 512) * 3 + usize::from(noise(i as u64, 1)[0] & 31)) as u16;
+    let plain: Vec<u8> = (0..100_000).flat_map(|i| sample(i).to_le_bytes()).collect();
+    let mut numeric = Vec::new();
+    Encoder::new(1).encode_numeric(2, DELTA | ZIGZAG | SHUFFLE, &plain, &mut numeric);
+    assert!(numeric.len() * 10 < encode(&plain).1.len() * 9);
+}
+
+#[test]
+fn delta_needs_its_bases() {
+    let base = noise(1, 200_000);
+    let mut plain = base.clone();
+    plain[100_000] ^= 1;
+    plain.splice(50_000..50_000, *b"inserted");
+    let (mut encoder, mut encoded) = (Encoder::new(1), Vec::new());
+    let halves = [&base[..77_777], &base[77_777..]];
+    encoder.encode_delta(&halves, &plain, &mut encoded);
+    assert!(encoded.len() < 2_000, "{}", encoded.len());
+    let mut decoder = Decoder::new();
+    let mut out = Vec::new();
+    let mut with = |bases: &[&[u8]]| {
+        decoder.decode(Codec::Delta as u8, &encoded, plain.len() as u32, bases, &mut out)?;
+        Ok::<_, FormatError>(out.clone())
+    };
+    assert!(with(&[&base]) == Ok(plain.clone()), "however it is cut");
+    assert!(with(&halves) == Ok(plain.clone()));
+    assert!(with(&[]).is_err(), "no base");
+    assert!(with(&[&base[..1000]]) != Ok(plain.clone()), "another base");
+    assert!(with(&[&[1][..]; 65]).is_err(), "too many");
+    assert!(with(&[&vec![0; (8 << 20) + 1]]).is_err(), "too long");
+    let bases: &[&[u8]] = &[&base];
+    assert!(Decoder::new().decode(0, b"x", 1, bases, &mut Vec::new()).is_err(), "not a delta");
+}
+
+#[test]
+fn a_prefix_that_looks_like_a_dictionary_is_raw() {
+    let base = [&0xEC30_A437_u32.to_le_bytes(), noise(1, 50_000).as_slice()].concat();
+    let mut encoded = Vec::new();
+    Encoder::new(1).encode_delta(&[&base], &base, &mut encoded);
+    assert!(encoded.len() < 1000);
+    let mut out = Vec::new();
+    let len = base.len() as u32;
+    Decoder::new().decode(3, &encoded, len, &[&base], &mut out).expect("raw content");
+    assert!(out == base);
+}
+
+#[test]
+fn damage_is_an_error_or_other_bytes() {
+    let plain = csv(3000);
+    let (_, encoded) = encode(&plain);
+    for len in 0..encoded.len() {
+        assert!(decode(Codec::Zstd, &encoded[..len], 3000).is_err());
+    }
+    let mut decoder = Decoder::new();
+    let mut out = Vec::new();
+    for at in 0..encoded.len() {
+        let mut bad = encoded.clone();
+        bad[at] ^= 0x41;
+        if decoder.decode(1, &bad, 3000, &[], &mut out).is_ok() {
+            assert_eq!(out.len(), 3000);
+        }
+        decoder.decode(1, &encoded, 3000, &[], &mut out).expect("the decoder has recovered");
+        assert!(out == plain);
+    }
+}
+
+proptest! {
+    #[test]
+    fn plain_round_trip(plain in prop::collection::vec(0u8..4, 0..3000), level in -3i32..5) {
+        let mut encoded = Vec::new();
+        let codec = Encoder::new(level).encode_plain(&plain, &mut encoded);
+        prop_assert_eq!(decode(codec, &encoded, plain.len()), Ok(plain));
+    }
+
+    #[test]
+    fn any_bytes_are_taken_calmly(
+        codec in 0u8..6,
+        bytes in prop::collection::vec(any::<u8>(), 0..200),
+        len in 0u32..10_000,
+    ) {
+        let mut out = Vec::new();
+        if Decoder::new().decode(codec, &bytes, len, &[], &mut out).is_ok() {
+            prop_assert_eq!(out.len(), len as usize);
+        }
+    }
+}

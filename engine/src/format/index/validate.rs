@@ -46,8 +46,7 @@ impl Run<'_> {
         let shift = 32 - self.fanout_bits;
         let mut at = 0;
         for (bucket, bound) in self.fanout.iter().enumerate() {
-            let below =
-                |id: &[u8; 32]| u64::from(super::u32_be(id)) >> shift < bucket as u64;
+            let below = |id: &[u8; 32]| u64::from(super::u32_be(id)) >> shift < bucket as u64;
             let bound = u32_at(bound, 0) as usize;
             check(RUN, at <= bound && bound <= self.ids.len(), what)?;
             check(RUN, self.ids[at..bound].iter().all(below), what)?;

@@ -40,10 +40,20 @@ pub struct ListChild {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RefsNode {
     /// `lists` are ids of `List` or `ListInner` nodes.
-    Leaf { children: Vec<Child>, chunks: Vec<ChunkRef>, lists: Vec<ChunkId> },
-    Inner { children: Vec<Child> },
-    List { chunks: Vec<ChunkRef> },
-    ListInner { lists: Vec<ListChild> },
+    Leaf {
+        children: Vec<Child>,
+        chunks: Vec<ChunkRef>,
+        lists: Vec<ChunkId>,
+    },
+    Inner {
+        children: Vec<Child>,
+    },
+    List {
+        chunks: Vec<ChunkRef>,
+    },
+    ListInner {
+        lists: Vec<ListChild>,
+    },
 }
 
 impl RefsNode {
@@ -73,7 +83,7 @@ impl RefsNode {
         Ok(node)
     }
 
-    fn check(&self) -> Result<(), FormatError> {
+    pub(super) fn check(&self) -> Result<(), FormatError> {
         match self {
             Self::Leaf { chunks, .. } | Self::List { chunks } => {
                 check(REFS, chunks.iter().all(|chunk| chunk.len > 0), "a chunk is empty")?;
