@@ -1,5 +1,6 @@
-//! Frozen repositories (`testdata/frozen/<version>`): what was written once must stay readable. Each holds a repository (`repo/`),
-//! its key file and `expected.txt`. Here the engine reads them; `reference_reader.rs` reads them without the engine.
+//! Frozen repositories (`testdata/frozen/<version>`): what was written once must stay readable. Each
+//! holds a repository (`repo/`), its key file and `expected.txt`. Here the engine reads them;
+//! `reference_reader.rs` reads them without the engine.
 //!
 //! To make them again, after a change of the format and before the first release only:
 //!
@@ -329,7 +330,8 @@ fn write(root: &Path, name: &str, bytes: &[u8], n: usize) {
         .unwrap();
 }
 
-/// A time for each path, from before 1970 to after 2038; what was changed `later` differs. Directories last.
+/// A time for each path, from before 1970 to after 2038; those of directories move `later`.
+/// Directories last, as what is done in them touches them.
 fn settle_times(root: &Path, later: i64) {
     for path in all_below(root).into_iter().rev() {
         let meta = path.symlink_metadata().unwrap();

@@ -1,10 +1,11 @@
-//! `expected.txt` of a frozen repository: what each entry of each snapshot must be, one line an entry, tabs between. Shared by the
-//! test that reads with the engine and the reader that must not know the engine; so it knows neither.
+//! `expected.txt` of a frozen repository: what each entry of each snapshot must be, one line an
+//! entry, tabs between. Shared by the test that reads with the engine and the reader that must not
+//! know the engine; so it knows neither.
 //!
 //!     snapshot  path  kind  mode  size  mtime  blake3  target  link  xattrs
 //!
-//! Paths are relative to the source root, which is `.`. What an entry does not have is `-`. `link` is the first path of the
-//! same file; bytes that are not plain ASCII stand as `%xx`.
+//! Paths are relative to the source root, which is `.`. What an entry does not have is `-`. `link`
+//! is the first path of the same file; bytes that are not plain ASCII stand as `%xx`.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,5 @@
-//! Section 1, CBOR: core deterministic encoding, checked by encoding again; maps whose unknown critical keys are refused.
+//! Section 1, CBOR: core deterministic encoding, checked by encoding again; maps whose unknown
+//! critical keys are refused.
 
 use std::collections::BTreeMap;
 

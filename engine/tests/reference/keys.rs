@@ -13,7 +13,7 @@ use super::seal::{self, Recipient, hkdf, kem_public};
 use super::{Id, Result, Short, from_hex, h, need};
 
 const BACKUP: u64 = 1;
-const ADMIN: u64 = 4;
+pub const ADMIN: u64 = 4;
 const OWNER: u64 = 5;
 
 pub struct RepoFile {
@@ -191,7 +191,7 @@ pub struct Identity {
     pub role: u64,
     pub verifying: [u8; 32],
     kem: Vec<u8>,
-    state: u64,
+    pub state: u64,
     added_ns: i64,
     sessions_kept: Option<Vec<Vec<u8>>>,
 }

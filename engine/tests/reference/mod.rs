@@ -1,6 +1,8 @@
-//! The pieces of the reference reader: `docs/format.md` section by section, by other crates than the engine's where there are others,
-//! written to be compared with the page and not to be fast. Whatever the page forbids is an error.
+//! The pieces of the reference reader: `docs/format.md` section by section, by other crates than the
+//! engine's where there are others, written to be compared with the page and not to be fast.
+//! Whatever the page forbids is an error.
 
+pub mod bodies;
 pub mod cbor;
 pub mod keys;
 pub mod pack;

@@ -7,6 +7,8 @@ const HEADER_LEN: u64 = 64;
 const TRAILER_LEN: usize = 168;
 const FRAME_PLAIN_MAX: u32 = 64 << 20;
 const CHUNK_LEN_MAX: u32 = 16 << 20;
+const BASES_MAX: usize = 64;
+const BASES_LEN_MAX: u64 = 8 << 20;
 
 pub struct Pack<'b> {
     pub bytes: &'b [u8],
@@ -17,8 +19,9 @@ pub struct Pack<'b> {
     pub seals: Vec<SealRow>,
 }
 
+/// What directories and index runs both say of a frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Frame {
+pub struct FrameRow {
     pub offset: u64,
     pub ordinal: u64,
     pub stored: u32,
@@ -26,10 +29,14 @@ pub struct Frame {
     pub codec: u8,
     pub context: Context,
     pub commit: Id,
-    /// As they stand in the directory, 40 bytes each.
+    /// As they stand there, 40 bytes each.
     pub base_rows: Vec<u8>,
     /// H of the chunk rows.
     pub table: Id,
+}
+
+pub struct Frame {
+    pub row: FrameRow,
     pub chunks: Vec<ChunkRow>,
 }
 
@@ -48,11 +55,12 @@ pub struct SealRow {
     pub sealed: Vec<u8>,
 }
 
-/// Checks everything of a pack but its frames. `index_key` gives the INDEX key of an epoch.
+/// Checks everything of a pack but what is in its frames. `secret` checks a context and gives its
+/// key.
 pub fn parse<'b>(
     name: &str,
     bytes: &'b [u8],
-    index_key: &dyn Fn(u32) -> Result<[u8; 32]>,
+    secret: &dyn Fn(&Context) -> Result<[u8; 32]>,
     pack_size: u64,
 ) -> Result<Pack<'b>> {
     let id: Id = from_hex(&name["packs/xx/".len()..])?;
@@ -72,7 +80,7 @@ pub fn parse<'b>(
     let context = Context::parse(trailer.array::<CONTEXT_LEN>()?)?;
     let of_pack = (context.recipient, context.epoch, context.session, context.suite);
     need(of_pack == (Recipient::Index, epoch, session, suite), "context of a trailer")?;
-    let key = index_key(epoch)?;
+    let key = secret(&context)?;
     let opener = Opener::new(&key, &context, b"strongroom/1/pack-trailer", trailer.take(32)?)?;
     let aad = [opener.context_hash().as_slice(), &(bytes.len() as u64).to_le_bytes()].concat();
     let plain = opener.open(&[0; 12], &aad, trailer.0)?;
@@ -92,16 +100,14 @@ pub fn parse<'b>(
         rest[dir_offset as usize..].split_at_checked(32).ok_or("short directory")?;
     let opener = Opener::new(&key, &context, b"strongroom/1/pack-directory", commit)?;
     let directory = opener.open_stream(stream)?;
-    let (frames_found, seals) = parse_directory(&directory, frames, chunks)?;
-    check_places(&frames_found, frames_end)?;
-    for seal in frames_found.iter().map(|frame| &frame.context) {
-        let there = |row: &&SealRow| {
-            (row.recipient, row.epoch, row.session)
-                == (seal.recipient as u8, seal.epoch, seal.session)
-        };
-        need(seals.iter().find(there).is_some(), "a directory holds the seals of its contexts")?;
+    let (frames, seals) = parse_directory(&directory, frames, chunks)?;
+    check_places(&frames, frames_end)?;
+    for context in frames.iter().map(|frame| &frame.row.context) {
+        let of_context = (context.recipient as u8, context.epoch, context.session);
+        let there = |row: &SealRow| (row.recipient, row.epoch, row.session) == of_context;
+        need(seals.iter().any(there), "a directory holds the seals of its contexts")?;
     }
-    Ok(Pack { bytes, session, epoch, class, frames: frames_found, seals })
+    Ok(Pack { bytes, session, epoch, class, frames, seals })
 }
 
 fn parse_directory(bytes: &[u8], frames: u32, chunks: u32) -> Result<(Vec<Frame>, Vec<SealRow>)> {
@@ -122,23 +128,15 @@ fn parse_directory(bytes: &[u8], frames: u32, chunks: u32) -> Result<(Vec<Frame>
         let (count, base_count, context) = (rows.u32()?, rows.u32()?, rows.u32()?);
         let codec = rows.u8()?;
         rows.zero(11)?;
-        need(count <= 65_535 && base_count <= 64, "chunks and bases of a frame")?;
+        need((1..=65_535).contains(&count), "chunks of a frame")?;
         let chunk_rows = chunks.take(40 * count as usize)?;
         let base_rows = bases.take(40 * base_count as usize)?.to_vec();
         let (context, commit) = *contexts.get(context as usize).ok_or("no such context")?;
         let (table, chunks) = (h(chunk_rows), parse_chunks(chunk_rows, plain)?);
-        Ok(Frame {
-            offset,
-            ordinal,
-            stored,
-            plain,
-            codec,
-            context,
-            commit,
-            base_rows,
-            table,
-            chunks,
-        })
+        check_bases(&base_rows, codec)?;
+        let row =
+            FrameRow { offset, ordinal, stored, plain, codec, context, commit, base_rows, table };
+        Ok(Frame { row, chunks })
     });
     let frames = frames.collect::<Result<_>>()?;
     chunks.end()?;
@@ -157,6 +155,20 @@ fn seal_row(cursor: &mut Cursor<'_>) -> Result<SealRow> {
     Ok(SealRow { recipient, epoch, session, sealed: cursor.take(1168)?.to_vec() })
 }
 
+/// Codecs 0–2 have none, codec 3 has some.
+fn check_bases(rows: &[u8], codec: u8) -> Result<()> {
+    let mut cursor = Cursor(rows);
+    let mut sum = 0;
+    while !cursor.0.is_empty() {
+        cursor.take(32)?;
+        let (_start, len) = (cursor.u32()?, cursor.u32()?);
+        need(len > 0, "an empty base range")?;
+        sum += u64::from(len);
+    }
+    need(rows.len() <= 40 * BASES_MAX && sum <= BASES_LEN_MAX, "bases of a frame")?;
+    need(rows.is_empty() == (codec <= 2), "bases and codec")
+}
+
 /// In order, without gaps or overlap, covering the frame's plain bytes.
 fn parse_chunks(rows: &[u8], plain: u32) -> Result<Vec<ChunkRow>> {
     let mut cursor = Cursor(rows);
@@ -164,7 +176,8 @@ fn parse_chunks(rows: &[u8], plain: u32) -> Result<Vec<ChunkRow>> {
     let mut at = 0;
     while !cursor.0.is_empty() {
         let row = ChunkRow { id: cursor.array()?, offset: cursor.u32()?, len: cursor.u32()? };
-        need(row.offset == at && row.len <= CHUNK_LEN_MAX, "chunks lie in order without gaps")?;
+        need(row.offset == at, "chunks lie in order without gaps")?;
+        need((1..=CHUNK_LEN_MAX).contains(&row.len), "length of a chunk")?;
         at += row.len;
         chunks.push(row);
     }
@@ -176,13 +189,13 @@ fn parse_chunks(rows: &[u8], plain: u32) -> Result<Vec<ChunkRow>> {
 fn check_places(frames: &[Frame], end: u64) -> Result<()> {
     let mut at = HEADER_LEN;
     for frame in frames {
-        need(frame.offset == at, "frames lie back to back")?;
-        at += u64::from(frame.stored);
+        need(frame.row.offset == at, "frames lie back to back")?;
+        at += u64::from(frame.row.stored);
     }
     need(at == end, "end of the frames")
 }
 
-impl Frame {
+impl FrameRow {
     /// The frame's plain bytes. The chunks in them are still to be checked.
     pub fn open(&self, pack: &[u8], opener: &Opener) -> Result<Vec<u8>> {
         let start = self.offset as usize;

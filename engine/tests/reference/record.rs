@@ -1,4 +1,5 @@
-//! Sections 2 and 3: names, the frame around every object but packs, end hashes, content names, signatures.
+//! Sections 2 and 3: names, the frame around every object but packs, end hashes, content names,
+//! signatures.
 
 use ed25519_dalek::{Signature, VerifyingKey};
 
@@ -91,6 +92,18 @@ fn signature(cursor: &mut Cursor<'_>) -> Result<Signed> {
     let (identity, roster) = (cursor.array()?, cursor.u32()?);
     need(cursor.u16()? == 64, "length of a signature")?;
     Ok(Signed { identity, roster, signature: cursor.array()? })
+}
+
+/// The roles that may sign a kind, by code: the last column of section 2.
+pub fn signers(kind: u8) -> &'static [u64] {
+    match kind {
+        4 | 5 | 8 => &[1, 5],
+        7 | 9 => &[1, 4, 5],
+        10..=14 => &[4, 5],
+        15 => &[1, 2, 3, 4, 5],
+        16 => &[2, 5],
+        _ => &[],
+    }
 }
 
 impl Record<'_> {

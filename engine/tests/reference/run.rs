@@ -1,6 +1,6 @@
 //! Section 7.3: index runs, and chunks located through them.
 
-use super::pack::{ChunkRow, context_row};
+use super::pack::{ChunkRow, FrameRow, context_row};
 use super::seal::Context;
 use super::{Cursor, Id, Result, Short, h, need};
 
@@ -15,22 +15,11 @@ pub struct Run {
     pub packs: Vec<RunPack>,
 }
 
-#[derive(Clone, Debug)]
 pub struct RunFrame {
     pub pack: u32,
-    pub offset: u64,
-    pub ordinal: u64,
-    pub stored: u32,
-    pub plain: u32,
-    pub codec: u8,
-    pub context: Context,
-    pub commit: Id,
-    pub base_rows: Vec<u8>,
-    /// H of the chunk rows.
-    pub table: Id,
+    pub row: FrameRow,
 }
 
-#[derive(Clone, Debug)]
 pub struct RunPack {
     pub id: Id,
     pub len: u64,
@@ -100,7 +89,8 @@ fn frame_row(
         ONE_CHUNK => alone()?,
         table => *tables.get(table as usize).ok_or("no such table")?,
     };
-    Ok(RunFrame { pack, offset, ordinal, stored, plain, codec, context, commit, base_rows, table })
+    let row = FrameRow { offset, ordinal, stored, plain, codec, context, commit, base_rows, table };
+    Ok(RunFrame { pack, row })
 }
 
 fn pack_row(cursor: &mut Cursor<'_>) -> Result<RunPack> {
@@ -127,7 +117,7 @@ impl Run {
         for (frame, row) in &self.chunks {
             let frame = self.frames.get(*frame as usize).ok_or("no such frame")?;
             let end = row.offset.checked_add(row.len).ok_or("length of a chunk")?;
-            need(end <= frame.plain, "a chunk lies in its frame")?;
+            need(end <= frame.row.plain, "a chunk lies in its frame")?;
             need(first_bits(&row.id, shard_bits) == shard, "an id of another shard")?;
         }
         for (i, start) in self.fanout.iter().enumerate() {

@@ -59,8 +59,8 @@ fn rows<T>(
     len: usize,
     read: fn(&mut Cursor<'_>) -> Result<T>,
 ) -> Result<Vec<T>> {
-    let column = column.unwrap_or_default();
-    need(column.len() % len == 0, "length of a column")?;
+    let Some(column) = column else { return Ok(Vec::new()) };
+    need(!column.is_empty() && column.len().is_multiple_of(len), "length of a column")?;
     column.chunks(len).map(|row| read(&mut Cursor(row))).collect()
 }
 
@@ -121,8 +121,8 @@ fn entry(value: Value) -> Result<Entry> {
     need(!name.iter().any(|b| matches!(b, b'/' | 0)), "name with a slash or NUL")?;
     let (kind, mode) = (map.uint(2)?, map.uint(3)?);
     need((1..=7).contains(&kind) && mode <= 0o7777, "kind and mode")?;
-    map.uint(4)?;
-    map.uint(5)?;
+    small(map.take(4)?)?;
+    small(map.take(5)?)?;
     map.maybe(6, cbor::text)?;
     map.maybe(7, cbor::text)?;
     let mtime = time(map.take(8)?)?;
@@ -132,13 +132,15 @@ fn entry(value: Value) -> Result<Entry> {
     let hard_link = map.maybe(12, cbor::array)?;
     let xattrs = map.maybe(13, xattrs)?.unwrap_or_default();
     let target = map.maybe(14, cbor::bytes)?;
-    need(map.maybe(15, cbor::uint)?.unwrap_or(0) <= 1, "flags of an entry")?;
+    need(map.maybe(15, cbor::uint)?.is_none_or(|flags| flags == 1), "flags of an entry")?;
     let segments = |value| cbor::list(value)?.into_iter().map(segment).collect::<Result<Vec<_>>>();
-    let content = map.maybe(16, segments)?.unwrap_or_default();
-    let device = map.maybe(17, cbor::tuple::<2>)?;
-    let child = map.maybe(18, cbor::uint)?;
+    let content = map.maybe(16, segments)?;
+    need(content.as_ref().is_none_or(|content| !content.is_empty()), "empty content is left out")?;
+    let content = content.unwrap_or_default();
+    let device = map.maybe(17, device)?;
+    let child = map.maybe(18, small)?;
     map.finish()?;
-    need(size.is_some() == (kind == 1), "files have a size, and nothing else has")?;
+    need(size.is_none() || kind == 1, "only files have a size")?;
     need(child.is_none() || kind == 2, "a child without a directory")?;
     need(target.is_some() == (kind == 3), "symlinks have a target, and nothing else has")?;
     need(device.is_some() == (kind >= 6), "devices have numbers, and nothing else has")?;
@@ -154,12 +156,24 @@ fn time(value: Value) -> Result<(i64, u64)> {
     Ok((seconds, nanoseconds))
 }
 
+/// An unsigned integer of 32 bits.
+fn small(value: Value) -> Result<u64> {
+    let number = cbor::uint(value)?;
+    need(u32::try_from(number).is_ok(), "a number of 32 bits")?;
+    Ok(number)
+}
+
+fn device(value: Value) -> Result<()> {
+    cbor::tuple::<2>(value)?.into_iter().try_for_each(|number| small(number).map(drop))
+}
+
 fn xattrs(value: Value) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
     let pairs = cbor::list(value)?.into_iter().map(|pair| {
         let [name, value] = cbor::tuple(pair)?;
         Ok((cbor::bytes(name)?, cbor::bytes(value)?))
     });
     let pairs = pairs.collect::<Result<Vec<_>>>()?;
+    need(!pairs.is_empty(), "empty extended attributes are left out")?;
     need(pairs.is_sorted_by(|a, b| a.0 < b.0), "extended attributes are sorted")?;
     let len: usize = pairs.iter().map(|(name, value)| name.len() + value.len()).sum();
     need(len <= XATTRS_LEN_MAX, "length of extended attributes")?;
@@ -167,15 +181,19 @@ fn xattrs(value: Value) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
 }
 
 fn segment(value: Value) -> Result<Segment> {
-    let mut numbers = cbor::list(value)?.into_iter();
-    let mut next = || cbor::uint(numbers.next().ok_or("a segment is cut short")?);
-    let segment = match next()? {
-        0 => Segment::Chunks { first: next()?, chunks: next()?, len: next()? },
-        1 => Segment::Hole { len: next()? },
-        2 => return Err(format!("encoder {} is needed", next()?)),
-        3 => Segment::List { list: next()?, len: next()? },
+    let mut values = cbor::list(value)?.into_iter();
+    let mut next = || values.next().ok_or("a segment is cut short".to_owned());
+    let segment = match cbor::uint(next()?)? {
+        0 => Segment::Chunks {
+            first: small(next()?)?,
+            chunks: small(next()?)?,
+            len: cbor::uint(next()?)?,
+        },
+        1 => Segment::Hole { len: cbor::uint(next()?)? },
+        2 => return Err(format!("encoder {} is needed", cbor::uint(next()?)?)),
+        3 => Segment::List { list: small(next()?)?, len: cbor::uint(next()?)? },
         kind => return Err(format!("segment kind {kind} is needed")),
     };
-    need(numbers.next().is_none(), "length of a segment")?;
+    need(values.next().is_none(), "length of a segment")?;
     Ok(segment)
 }
