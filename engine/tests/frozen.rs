@@ -279,7 +279,7 @@ fn first_tree(root: &Path) {
     }
     fs::set_permissions(made("odd/noise"), Permissions::from_mode(0o4751)).unwrap();
     fs::set_permissions(made("a/b"), Permissions::from_mode(0o1777)).unwrap();
-    fs::set_permissions(made("study/dm.json"), Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(made("study/dm.json"), Permissions::from_mode(0o400)).unwrap();
     settle_times(root, 0);
 }
 
@@ -326,8 +326,11 @@ fn write(root: &Path, name: &str, bytes: &[u8], n: usize) {
     let path = root.join(name);
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(&path, bytes).unwrap();
-    fs::set_permissions(&path, Permissions::from_mode(if n % 2 == 0 { 0o644 } else { 0o600 }))
-        .unwrap();
+    fs::set_permissions(
+        &path,
+        Permissions::from_mode(if n.is_multiple_of(2) { 0o644 } else { 0o600 }),
+    )
+    .unwrap();
 }
 
 /// A time for each path, from before 1970 to after 2038; those of directories move `later`.
