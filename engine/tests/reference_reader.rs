@@ -49,6 +49,7 @@ fn a_flipped_bit_in_any_object_is_found() {
     for folder in frozen_folders() {
         let objects = objects(&folder.join("repo"));
         let key = fs::read_to_string(folder.join("key")).unwrap();
+        assert_eq!(Reader::open(&objects, &key).err(), None);
         for name in objects.keys() {
             for (place, fitting) in
                 [0, 1, 2, 3, 4].into_iter().flat_map(|p| [(p, false), (p, true)])
