@@ -10,11 +10,13 @@
 //! The engine never prints, exits, or reads the environment.
 
 pub mod backup;
+pub mod browse;
 pub mod env;
 pub mod error;
 pub mod format;
 pub mod maintain;
 pub mod repo;
+pub mod restore;
 pub mod store;
 pub mod sys;
 pub mod watch;
