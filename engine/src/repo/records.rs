@@ -31,6 +31,11 @@ pub struct Read {
     pub stored_bytes: u64,
 }
 
+/// Was the object that was asked for not there?
+pub(crate) fn is_not_found(error: &Error) -> bool {
+    matches!(error, Error::Store(StoreError::NotFound { .. }))
+}
+
 pub fn object_name(name: &str) -> Result<ObjectName> {
     Ok(ObjectName::new(name)?)
 }
