@@ -9,10 +9,12 @@
 //! `repo::Repo` and a `watch::Watch` that is told what happens. The engine never prints, exits, or reads the environment.
 
 pub mod backup;
+pub mod browse;
 pub mod env;
 pub mod error;
 pub mod format;
 pub mod repo;
+pub mod restore;
 pub mod store;
 pub mod sys;
 pub mod watch;
