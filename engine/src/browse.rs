@@ -10,11 +10,13 @@ use crate::format::codec::Codec;
 use crate::format::id::{ChunkId, IdKey, PackId};
 use crate::format::seal::Recipient;
 use crate::format::snapshot::Directory;
-use crate::format::tree::{Entry, EntryKind, TREE_DEPTH_MAX};
+use crate::format::tree::TREE_DEPTH_MAX;
 use crate::repo::fetch::Fetcher;
 use crate::repo::lookup::Index;
 use crate::repo::trees::{Found, Node, Piece, Trees};
 use crate::repo::{Repo, SnapshotInfo};
+
+pub use crate::format::tree::{Entry, EntryKind, TimeSpec};
 
 /// Chunks of a dump that are fetched ahead, for each thread.
 const AHEAD_PER_THREAD: usize = 2;
@@ -117,6 +119,7 @@ fn dump_ahead(
                 }
             });
         }
+        drop(errands);
         // Dropped at the end, whatever it is: then the threads end.
         let errands_in = errands_in;
         let mut coming: VecDeque<Receiver<Result<Vec<u8>>>> = VecDeque::new();

@@ -13,6 +13,7 @@ pub mod browse;
 pub mod env;
 pub mod error;
 pub mod format;
+pub mod maintain;
 pub mod repo;
 pub mod restore;
 pub mod store;

@@ -22,12 +22,14 @@ use crate::error::{Error, Result};
 use crate::format::id::{IdKey, IdentityId, ObjectHash, PackId, RepositoryId, SessionId};
 use crate::format::keys::{KemSecret, SealInfo, SigningKey, open_secret};
 use crate::format::pack::SealRow;
-use crate::format::repo::RepoFile;
 use crate::format::roster::Roster;
 use crate::format::seal::{Context, Recipient, Secret};
-use crate::format::slot::{Bundle, Role};
+use crate::format::slot::Bundle;
 use crate::store::Store;
 
+pub use crate::format::repo::{ChunkerSpec, RepoFile};
+pub use crate::format::seal::Suite;
+pub use crate::format::slot::{KeyFileSecret, Role, Unlock};
 pub use init::{InitOptions, init};
 pub use snapshots::SnapshotInfo;
 

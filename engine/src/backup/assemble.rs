@@ -16,7 +16,7 @@ use crate::format::tree::{
 use crate::format::snapshot::Directory;
 use crate::repo::trees::Piece;
 use crate::sys::stat::Stat;
-use crate::watch::Counter;
+use crate::watch::{Counter, ProblemKind};
 
 /// Which entries are one file. A group is named after the first path that was met, and keeps its name in later backups.
 #[derive(Default)]
@@ -81,7 +81,7 @@ impl Worker<'_> {
         let mut leaf = Leaf::default();
         let mut nodes = Vec::new();
         for done in dir.take_done().into_iter().flatten() {
-            let name = self.add(&mut leaf, done)?;
+            let Some(name) = self.add(&mut leaf, dir, done)? else { continue };
             if ends_leaf(&name, leaf.entries, leaf.encoded.len(), leaf.chunks.len()) {
                 nodes.push(self.store_leaf(std::mem::take(&mut leaf))?);
             }
@@ -95,8 +95,8 @@ impl Worker<'_> {
         Ok(nodes[0].ids)
     }
 
-    /// The name of the entry that was added.
-    fn add(&mut self, leaf: &mut Leaf, done: Done) -> Result<Vec<u8>> {
+    /// The name of the entry that was added. `None`: the file system gave something that the format cannot hold.
+    fn add(&mut self, leaf: &mut Leaf, dir: &DirNode, done: Done) -> Result<Option<Vec<u8>>> {
         let entry = match done {
             Done::Dir(mut entry, ids) => {
                 entry.child = ids.map(|ids| {
@@ -111,12 +111,16 @@ impl Worker<'_> {
                 entry
             }
         };
+        if let Err(error) = entry.check() {
+            self.work.problem(ProblemKind::Unread, &dir.path_of(&entry.name), error);
+            return Ok(None);
+        }
         put_entry(&entry, &mut leaf.encoded);
         if leaf.entries == 0 {
             leaf.first_name.clone_from(&entry.name);
         }
         leaf.entries += 1;
-        Ok(entry.name)
+        Ok(Some(entry.name))
     }
 
     /// The content of a file as segments that point into this leaf.

@@ -1,5 +1,6 @@
-//! Codecs: how a frame's plain bytes are stored (`docs/format.md`, 5). Decoding is bounded by the length that the
-//! frame's row claims; what to try on which data, and which bases to use, is decided elsewhere.
+//! Codecs: how a frame's plain bytes are stored (`docs/format.md`, 5). Decoding is bounded by the
+//! length that the frame's row claims; what to try on which data, and which bases to use, is
+//! decided elsewhere.
 
 mod numeric;
 mod probe;
@@ -63,9 +64,9 @@ impl Decoder {
         Self { zstd: DCtx::create(), scratch: Vec::new() }
     }
 
-    /// Replaces `out` by the frame's plain bytes, exactly `plain_len` of them; on error `out` is empty. `bases` are
-    /// the plain bytes of the frame's base ranges, in order. Hand in the same `out` again without clearing it: then
-    /// nothing is zeroed.
+    /// Replaces `out` by the frame's plain bytes, exactly `plain_len` of them; on error `out` is
+    /// empty. `bases` are the plain bytes of the frame's base ranges, in order. Hand in the same
+    /// `out` again without clearing it: then nothing is zeroed.
     pub fn decode(
         &mut self,
         codec: u8,
@@ -112,7 +113,8 @@ impl Decoder {
                 limit(FRAME, bases.len() <= FRAME_BASES_MAX as usize, "number of bases")?;
                 limit(FRAME, total as u64 <= FRAME_BASE_BYTES_MAX, "bytes of bases")?;
                 concatenate(bases, &mut self.scratch);
-                // A context may not outlive its prefix, so this one is new each time: a few microseconds.
+                // A context may not outlive its prefix, so this one is new each time: a few
+                // microseconds.
                 let mut zstd = DCtx::create();
                 zstd.ref_prefix(&self.scratch).map_err(|_| malformed("its prefix is refused"))?;
                 decompress(&mut zstd, encoded, plain_len, out)
@@ -128,7 +130,7 @@ fn decompress(
     plain_len: u32,
     out: &mut Vec<u8>,
 ) -> Result<(), FormatError> {
-    check_zstd_header(encoded, plain_len)?;
+    check_window(encoded)?;
     let whole = find_frame_compressed_size(encoded) == Ok(encoded.len());
     check(FRAME, whole, "it is not one zstd frame")?;
     out.resize(plain_len as usize, 0);
@@ -138,21 +140,19 @@ fn decompress(
 }
 
 /// zstd itself limits windows only when it streams, so the header (RFC 8878, 3.1.1.1) is read here.
-fn check_zstd_header(encoded: &[u8], plain_len: u32) -> Result<(), FormatError> {
+fn check_window(encoded: &[u8]) -> Result<(), FormatError> {
     let cut = FormatError::Truncated { object: FRAME };
     let Some((magic, rest)) = encoded.split_first_chunk::<4>() else { return Err(cut) };
     check(FRAME, *magic == ZSTD_MAGIC, "it is not a zstd frame")?;
     let [descriptor, window, ..] = *rest else { return Err(cut) };
     let single_segment = descriptor & 0x20 != 0;
     if single_segment {
-        // The window is the content size, which zstd holds to `plain_len`.
+        // The window is the content size, which zstd holds to the room it is given.
         return Ok(());
     }
     let log = u32::from(window >> 3) + 10;
     let fits = log < WINDOW_LOG_MAX || (log == WINDOW_LOG_MAX && window & 7 == 0);
-    limit(FRAME, fits, "window above 64 MiB")?;
-    debug_assert!(plain_len <= FRAME_PLAIN_MAX);
-    Ok(())
+    limit(FRAME, fits, "window above 64 MiB")
 }
 
 fn malformed(what: &'static str) -> FormatError {
@@ -182,12 +182,13 @@ impl Encoder {
         Self { zstd, level, probe: Probe::new(), scratch: Vec::new() }
     }
 
-    /// Replaces `out` by the encoded bytes: zstd where that saves 1/64 or more, else the bytes as they are.
+    /// Replaces `out` by the encoded bytes: zstd where that saves 1/64 or more, else the bytes as
+    /// they are.
     pub fn encode_plain(&mut self, plain: &[u8], out: &mut Vec<u8>) -> Codec {
         if !self.probe.is_incompressible(plain) {
             let len_max = plain.len().saturating_sub((plain.len() / SAVING_MIN).max(1));
-            // Less room than the plain bytes take, so that zstd itself stops when it saves nothing. It wants some
-            // slack, which matters only to small frames.
+            // Less room than the plain bytes take, so that zstd itself stops when it saves nothing.
+            // It wants some slack, which matters only to small frames.
             let room = if plain.len() < SMALL { compress_bound(plain.len()) } else { len_max };
             out.resize(room, 0);
             let done = self.zstd.compress2(out.as_mut_slice(), plain);
@@ -201,8 +202,9 @@ impl Encoder {
         Codec::Stored
     }
 
-    /// Replaces `out` by codec 2: samples of `width` bytes (1, 2, 4, 8; else panics) through the filters `flags`
-    /// (`DELTA | ZIGZAG | SHUFFLE`), then zstd. Whether that is smaller is the caller's to see.
+    /// Replaces `out` by codec 2: samples of `width` bytes (1, 2, 4, 8; else panics) through the
+    /// filters `flags` (`DELTA | ZIGZAG | SHUFFLE`), then zstd. Whether that is smaller is the
+    /// caller's to see.
     pub fn encode_numeric(&mut self, width: u8, flags: u8, plain: &[u8], out: &mut Vec<u8>) {
         let filter = Filter::new(width, flags).expect("a width and flags of the format");
         filter.apply(plain, &mut self.scratch);
@@ -214,8 +216,8 @@ impl Encoder {
         out.truncate(numeric::HEADER_LEN + len);
     }
 
-    /// Replaces `out` by codec 3: zstd with long-distance matching, and the bases (not empty, 8 MiB at most) as its
-    /// prefix.
+    /// Replaces `out` by codec 3: zstd with long-distance matching, and the bases (not empty, 8 MiB
+    /// at most) as its prefix.
     pub fn encode_delta(&mut self, bases: &[&[u8]], plain: &[u8], out: &mut Vec<u8>) {
         concatenate(bases, &mut self.scratch);
         assert!(!bases.is_empty() && self.scratch.len() as u64 <= FRAME_BASE_BYTES_MAX);

@@ -1,5 +1,5 @@
-//! Index runs (`docs/format.md`, 7.3): which chunk is in which pack. `Run` looks into a payload where it lies (a map
-//! of the cached file); sealing, signing and the choice of runs are elsewhere.
+//! Index runs (`docs/format.md`, 7.3): which chunk is in which pack. `Run` looks into a payload
+//! where it lies (a map of the cached file); sealing, signing and the choice of runs are elsewhere.
 
 mod builder;
 #[cfg(test)]
@@ -138,7 +138,8 @@ pub struct Location {
 }
 
 impl Location {
-    /// H of the frame's chunk rows, for its associated data. Costs a hash if the frame holds one chunk.
+    /// H of the frame's chunk rows, for its associated data. Costs a hash if the frame holds one
+    /// chunk.
     pub fn table_hash(&self) -> [u8; 32] {
         match self.table {
             Table::Hash(hash) => hash,
@@ -147,8 +148,8 @@ impl Location {
     }
 }
 
-/// A payload seen as columns. `new` costs nothing and holds every section to the length; `validate` reads all of it
-/// once. Without it a bad reference is found as `None`, never as a panic.
+/// A payload seen as columns. `new` costs nothing and holds every section to the length; `validate`
+/// reads all of it once. Without it a bad reference is found as `None`, never as a panic.
 #[derive(Clone, Copy)]
 pub struct Run<'a> {
     shard: Shard,
@@ -295,15 +296,15 @@ impl<'a> Run<'a> {
         Some(rows.iter().map(BaseRow::read))
     }
 
-    /// First position whose id is not below `id`. Ids are random, so inside its fanout bucket one stands near where
-    /// its next bits say: guess, widen until it is enclosed, halve.
+    /// First position whose id is not below `id`. Ids are random, so inside its fanout bucket one
+    /// stands near where its next bits say: guess, widen until it is enclosed, halve.
     fn lower_bound(&self, id: &ChunkId) -> usize {
         let Range { start, end } = self.bucket(id);
         let bucket = &self.ids[start..end];
         let key = u64::from_be_bytes(array_at(&id.0, 0));
         let known = self.fanout_bits.max(self.shard.bits);
         let share = u128::from(key << known);
-        let guess = (share * bucket.len() as u128 >> 64) as usize;
+        let guess = ((share * bucket.len() as u128) >> 64) as usize;
         let below = |at: usize| bucket[at] < id.0;
         let (mut low, mut high) = (0, bucket.len());
         let mut step = 4;

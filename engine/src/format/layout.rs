@@ -1,4 +1,5 @@
-//! Fixed-width rows: reading little-endian fields at known offsets, and the checks every binary table shares.
+//! Fixed-width rows: reading little-endian fields at known offsets, and the checks every binary
+//! table shares.
 
 use crate::error::FormatError;
 
@@ -29,7 +30,8 @@ pub(super) fn limit(object: &'static str, ok: bool, what: &'static str) -> Resul
     if ok { Ok(()) } else { Err(FormatError::Limit { object, what }) }
 }
 
-/// Cuts `count` rows of `N` bytes off the front; the caller has compared the counts with the length.
+/// Cuts `count` rows of `N` bytes off the front; the caller has compared the counts with the
+/// length.
 pub(super) fn take_rows<'a, const N: usize>(rest: &mut &'a [u8], count: usize) -> &'a [[u8; N]] {
     let (rows, tail) = rest.split_at(count * N);
     *rest = tail;

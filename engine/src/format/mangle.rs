@@ -20,8 +20,8 @@ pub(super) fn array<const N: usize>(seed: u64) -> [u8; N] {
     noise(seed, N).try_into().expect("N bytes")
 }
 
-/// No truncation may parse; after any flip of bits in one byte, what still parses must survive a round trip, which
-/// `parse` sees to. Panics and endless work show as failures.
+/// No truncation may parse; after any flip of bits in one byte, what still parses must survive a
+/// round trip, which `parse` sees to. Panics and endless work show as failures.
 pub(super) fn mangle(bytes: &[u8], parse: impl Fn(&[u8]) -> bool) {
     assert!(bytes.len() <= 64 << 10, "inputs stay small");
     assert!(parse(bytes), "untouched");

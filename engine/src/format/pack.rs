@@ -1,5 +1,5 @@
-//! Packs (`docs/format.md`, 5): the clear header, the trailer's plaintext, and the directory's plaintext.
-//! Nothing here seals, opens, or looks into a context; padding is the packer's.
+//! Packs (`docs/format.md`, 5): the clear header, the trailer's plaintext, and the directory's
+//! plaintext. Nothing here seals, opens, or looks into a context; padding is the packer's.
 
 mod rows;
 #[cfg(test)]
@@ -41,7 +41,8 @@ const DIRECTORY: &str = "pack directory";
 const COMMIT_LEN: u64 = 32;
 const COUNTS_LEN: usize = 24;
 
-/// What a pack's frames are sealed to: data to DATA, trees to TREE, refs to META, mixed to any of them.
+/// What a pack's frames are sealed to: data to DATA, trees to TREE, refs to META, mixed to any of
+/// them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum PackClass {

@@ -1,5 +1,6 @@
-//! Directories (`docs/format.md`, 6.2): a REFS node holds all ids, a TREE node all names; the pair is one directory,
-//! or two trees of the same shape when it is huge. Where nodes end is `cuts`; walking the trees is for others.
+//! Directories (`docs/format.md`, 6.2): a REFS node holds all ids, a TREE node all names; the pair
+//! is one directory, or two trees of the same shape when it is huge. Where nodes end is `cuts`;
+//! walking the trees is for others.
 
 mod cuts;
 mod decode;
@@ -74,8 +75,9 @@ pub enum Segment {
     Hole {
         len: u64,
     },
-    /// Output of a numbered encoder over the content of `parts`; `id` is the output's, under the ID key. No encoder
-    /// is defined yet, so whoever would need the bytes fails with `FormatError::Unsupported`.
+    /// Output of a numbered encoder over the content of `parts`; `id` is the output's, under the ID
+    /// key. No encoder is defined yet, so whoever would need the bytes fails with
+    /// `FormatError::Unsupported`.
     Rebuilt {
         encoder: u64,
         len: u64,
@@ -222,8 +224,8 @@ impl TreeNode {
         }
     }
 
-    /// Whether every place that this node names exists in its REFS node, and the chunks there have the lengths that
-    /// the segments claim. What a chunk list holds is not seen here.
+    /// Whether every place that this node names exists in its REFS node, and the chunks there have
+    /// the lengths that the segments claim. What a chunk list holds is not seen here.
     pub fn check_against(&self, refs: &RefsNode) -> Result<(), FormatError> {
         match (self, refs) {
             (Self::Leaf { entries }, RefsNode::Leaf { children, chunks, lists }) => {

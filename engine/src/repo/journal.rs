@@ -14,7 +14,7 @@ use aws_lc_rs::aead;
 
 use crate::error::{Error, Result};
 use crate::format::id::{ChunkId, SessionId, hash, to_hex};
-use crate::format::tree::{Entry, TreeNode};
+use crate::format::tree::{Entry, TreeNode, leaf_from_encoded, put_entry};
 use crate::repo::Repo;
 use crate::repo::trees::Piece;
 
@@ -281,7 +281,9 @@ fn encode(path: &[u8], record: &Record, out: &mut Vec<u8>) {
     out.push(u8::from(record.signature.unsure));
     // Without its size: that is proven by content, which is kept apart.
     let bare = Entry { size: None, ..record.entry.clone() };
-    let entry = TreeNode::Leaf { entries: vec![bare] }.to_bytes();
+    let mut entry = Vec::new();
+    put_entry(&bare, &mut entry);
+    let entry = leaf_from_encoded(1, &entry);
     out.extend_from_slice(&record.entry.size.unwrap_or(0).to_le_bytes());
     out.extend_from_slice(&(entry.len() as u32).to_le_bytes());
     out.extend_from_slice(&entry);

@@ -90,7 +90,7 @@ impl Repo {
         Ok(index)
     }
 
-    fn fetch_run(&self, index: &Index, id: &ObjectHash) -> Result<()> {
+    pub(crate) fn fetch_run(&self, index: &Index, id: &ObjectHash) -> Result<()> {
         let name = format!("index/{id}");
         let read = match self.read(Kind::IndexRun, &name, RUN_BYTES_MAX) {
             // Merged away between listing and reading: what it said stands in another run.
@@ -215,7 +215,7 @@ fn open_slot(
 }
 
 /// Follows the chain from the root key; invalid objects are void, the newest valid one counts.
-fn newest_roster(store: &dyn Store, bundle: &Bundle) -> Result<(Roster, [u8; 32])> {
+pub(crate) fn newest_roster(store: &dyn Store, bundle: &Bundle) -> Result<(Roster, [u8; 32])> {
     let mut names = Vec::new();
     store.list("roster", &mut |name, _| names.push(name))?;
     let mut newest: Option<(Roster, [u8; 32])> = None;

@@ -1,5 +1,5 @@
-//! Filters of codec 2: delta, zigzag and byte shuffle over samples of 1, 2, 4 or 8 little-endian bytes. A remainder
-//! shorter than a sample stays as it is, behind them.
+//! Filters of codec 2: delta, zigzag and byte shuffle over samples of 1, 2, 4 or 8 little-endian
+//! bytes. A remainder shorter than a sample stays as it is, behind them.
 
 use crate::error::FormatError;
 use crate::format::codec::FRAME;
@@ -105,7 +105,8 @@ impl Filter {
         }
     }
 
-    /// Replaces `out` by the plain bytes; the filtered ones stand in `shuffled` if the filter shuffles, else in `out`.
+    /// Replaces `out` by the plain bytes; the filtered ones stand in `shuffled` if the filter
+    /// shuffles, else in `out`.
     pub(super) fn undo(&self, shuffled: &[u8], out: &mut Vec<u8>) {
         if self.shuffles() {
             out.resize(shuffled.len(), 0);

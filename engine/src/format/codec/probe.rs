@@ -1,6 +1,7 @@
-//! A cheap look at a chunk: is it worth compressing? Samples 1/64 of it, in spread pieces, since the beginning of a
-//! file often lies. Wrongly "compressible" costs time only; wrongly "incompressible" costs space, so two tests must
-//! agree: zstd's fastest level finds no repeats, and the bytes are evenly spread (hex text fails only the second).
+//! A cheap look at a chunk: is it worth compressing? Samples 1/64 of it, in spread pieces, since
+//! the beginning of a file often lies. Wrongly "compressible" costs time only; wrongly
+//! "incompressible" costs space, so two tests must agree: zstd's fastest level finds no repeats,
+//! and the bytes are evenly spread (hex text fails only the second).
 
 use zstd::zstd_safe::CCtx;
 

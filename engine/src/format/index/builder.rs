@@ -1,4 +1,5 @@
-//! Collects packs and their frames, and lays them out as an index run. The same pushes give the same bytes.
+//! Collects packs and their frames, and lays them out as an index run. The same pushes give the
+//! same bytes.
 
 use std::collections::BTreeMap;
 
@@ -75,8 +76,8 @@ impl RunBuilder {
         *self.context_indexes.entry(context).or_insert_with(|| push(contexts, context))
     }
 
-    /// `pack` and `context` are what the pushes of those returned; `frame.context` is not looked at. `chunks` are all
-    /// of the frame's.
+    /// `pack` and `context` are what the pushes of those returned; `frame.context` is not looked
+    /// at. `chunks` are all of the frame's.
     pub fn push_frame(
         &mut self,
         pack: u32,
@@ -89,8 +90,8 @@ impl RunBuilder {
         self.push_part(pack, context, frame, Table::of(chunks), chunks, bases);
     }
 
-    /// As `push_frame`, for a merge that has only some of the chunks at hand but knows their table. The counts in
-    /// `frame` are not looked at.
+    /// As `push_frame`, for a merge that has only some of the chunks at hand but knows their table.
+    /// The counts in `frame` are not looked at.
     pub fn push_part(
         &mut self,
         pack: u32,

@@ -1,8 +1,10 @@
-//! Index runs against a plain map, against bytes laid out by hand, against damage, and against lies.
+//! Index runs against a plain map, against bytes laid out by hand, against damage, and against
+//! lies.
 
 use std::collections::BTreeMap;
 
-use proptest::prelude::{any, prop};
+use proptest::collection::vec;
+use proptest::prelude::any;
 use proptest::{prop_assert, prop_assert_eq, proptest};
 
 use crate::error::FormatError;
@@ -333,7 +335,7 @@ fn a_run_can_be_rebuilt_from_itself() {
 proptest! {
     #[test]
     fn directories_agree_with_a_map(
-        packs in prop::collection::vec(prop::collection::vec(prop::collection::vec(any::<u8>(), 1..6), 0..20), 0..5),
+        packs in vec(vec(vec(any::<u8>(), 1..6), 0..20), 0..5),
     ) {
         let mut builder = RunBuilder::new();
         let mut model = BTreeMap::<ChunkId, Vec<(PackId, u64, u32)>>::new();

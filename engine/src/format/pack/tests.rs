@@ -1,4 +1,5 @@
-//! Pack header, trailer and directory against bytes written by hand, against damage, and against lies.
+//! Pack header, trailer and directory against bytes written by hand, against damage, and against
+//! lies.
 
 use proptest::prelude::{Strategy, any, prop};
 use proptest::{prop_assert_eq, proptest};
@@ -183,7 +184,8 @@ fn hostile_counts_are_refused_before_anything_is_allocated() {
 
 #[test]
 fn lies_are_refused() {
-    let lies: [(&str, fn(&mut Directory)); 17] = [
+    type Lie = (&'static str, fn(&mut Directory));
+    let lies: [Lie; 17] = [
         ("no such context", |d| d.frames[1].context = 1),
         ("gap between frames", |d| d.frames[1].offset += 1),
         ("first frame in the header", |d| d.frames[0].offset = 63),

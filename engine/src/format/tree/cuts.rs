@@ -1,5 +1,5 @@
-//! Where the nodes of huge directories and long files end. The writer's affair, but a changed rule would make
-//! unchanged directories new, so the rule stands in the format.
+//! Where the nodes of huge directories and long files end. The writer's affair, but a changed rule
+//! would make unchanged directories new, so the rule stands in the format.
 
 use crate::format::id::{ChunkId, hash};
 
@@ -12,8 +12,8 @@ const LEAF_REFS_CHUNKS: usize = 65_536;
 const INNER_CHILDREN: (usize, usize) = (64, 1_024);
 const LIST_ROWS: (usize, usize) = (512, 8_192);
 
-/// Whether a leaf ends after the entry `name`. The counts include it: entries, bytes of the TREE node (as
-/// `leaf_from_encoded` will make it), chunks of the REFS node.
+/// Whether a leaf ends after the entry `name`. The counts include it: entries, bytes of the TREE
+/// node (as `leaf_from_encoded` will make it), chunks of the REFS node.
 pub fn ends_leaf(name: &[u8], entries: usize, tree_bytes: usize, refs_chunks: usize) -> bool {
     let full = tree_bytes > LEAF_TREE_BYTES || refs_chunks > LEAF_REFS_CHUNKS;
     full || ends(LEAF_ENTRIES, entries, || u16_at(&hash(name), 0).is_multiple_of(1_024))

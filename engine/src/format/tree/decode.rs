@@ -1,4 +1,5 @@
-//! CBOR to TREE nodes. `strict` has been over the bytes before, so only types, keys and counts are looked at.
+//! CBOR to TREE nodes. `strict` has been over the bytes before, so only types, keys and counts are
+//! looked at.
 
 use minicbor::Decoder;
 use minicbor::decode::Error;

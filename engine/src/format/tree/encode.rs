@@ -15,9 +15,10 @@ const VEC: &str = "a Vec takes any bytes";
 pub(super) fn tree_node(node: &TreeNode) -> Vec<u8> {
     match node {
         TreeNode::Leaf { entries } => {
-            let mut encoded = Vec::with_capacity(entries.len() * 96);
-            entries.iter().for_each(|entry| put_entry(entry, &mut encoded));
-            leaf_from_encoded(entries.len(), &encoded)
+            let mut out = Vec::with_capacity(entries.len() * 96 + 16);
+            leaf_head(entries.len(), &mut out);
+            entries.iter().for_each(|entry| put_entry(entry, &mut out));
+            out
         }
         TreeNode::Inner { children } => {
             let mut out = Vec::new();
@@ -36,15 +37,20 @@ pub(super) fn tree_node(node: &TreeNode) -> Vec<u8> {
     }
 }
 
-/// A leaf from entries that `put_entry` has encoded, so that a writer can grow it entry by entry and knows its size.
-/// The node is at most 11 bytes longer than `encoded`. Checks nothing: the entries must be in order.
+/// A leaf from entries that `put_entry` has encoded, so that a writer can grow it entry by entry
+/// and knows its size. The node is at most 11 bytes longer than `encoded`. Checks nothing: the
+/// entries must be in order.
 pub fn leaf_from_encoded(entries: usize, encoded: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(encoded.len() + 16);
-    let mut cbor = Encoder::new(&mut out);
-    node_head(&mut cbor, 1, 2).expect(VEC);
-    cbor.array(entries as u64).expect(VEC);
+    leaf_head(entries, &mut out);
     out.extend_from_slice(encoded);
     out
+}
+
+fn leaf_head(entries: usize, out: &mut Vec<u8>) {
+    let mut cbor = Encoder::new(out);
+    node_head(&mut cbor, 1, 2).expect(VEC);
+    cbor.array(entries as u64).expect(VEC);
 }
 
 /// Version, node kind, and the key of the third field.

@@ -1,4 +1,5 @@
-//! Whether bytes are one CBOR item in core deterministic encoding (RFC 8949, 4.2.1), before anything is made of them.
+//! Whether bytes are one CBOR item in core deterministic encoding (RFC 8949, 4.2.1), before
+//! anything is made of them.
 
 use crate::error::FormatError;
 use crate::format::layout::check;
@@ -32,7 +33,8 @@ impl<'a> Walk<'a> {
             (4, count) => (0..count).try_for_each(|_| self.item(depth + 1)),
             (5, count) => self.map(count, depth),
             (6, _) => self.item(depth + 1),
-            // 20–23: false, true, null, undefined. No object of ours has floats or other simple values.
+            // 20–23: false, true, null, undefined. No object of ours has floats or other simple
+            // values.
             (_, value) => self.check((20..=23).contains(&value), "a simple value or a float"),
         }
     }

@@ -1,0 +1,136 @@
+//! Criterion benches of the kernels the way in is made of, at the chunk sizes that matter (64 KiB
+//! and 1 MiB): chunking, hashing, compressing, sealing. One thread, data hot in cache where it
+//! fits. `cargo bench -p strongroom-bench --bench kernels -- FILTER` runs some of them.
+
+use std::hint::black_box;
+use std::time::Duration;
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use strongroom::backup::chunk::Chunker;
+
+const KIB: usize = 1 << 10;
+const SIZES: [(&str, usize); 2] = [("64K", 64 * KIB), ("1M", 1024 * KIB)];
+const SOURCE_BYTES: usize = 64 << 20;
+
+criterion_group! {
+    name = kernels;
+    config = Criterion::default()
+        .warm_up_time(Duration::from_millis(500))
+        .measurement_time(Duration::from_secs(2))
+        .sample_size(20);
+    targets = chunking, hashing, compressing, sealing
+}
+criterion_main!(kernels);
+
+fn chunking(c: &mut Criterion) {
+    let data = random(SOURCE_BYTES);
+    let mut group = c.benchmark_group("chunk");
+    group.throughput(Throughput::Bytes(data.len() as u64));
+    for (size, mean) in SIZES {
+        let mean = mean as u32;
+        for (name, chunker) in [
+            ("mincdc", Chunker::min_cdc_with_mean(mean)),
+            ("fastcdc", Chunker::FastCdc { min: mean / 2, avg: mean, max: mean * 8 }),
+        ] {
+            group.bench_with_input(BenchmarkId::new(name, size), &data, |b, data| {
+                b.iter(|| count_chunks(chunker, data));
+            });
+        }
+    }
+    group.finish();
+}
+
+fn count_chunks(chunker: Chunker, mut rest: &[u8]) -> usize {
+    let mut count = 0;
+    while let Some(cut) = chunker.first_cut(rest, true) {
+        rest = &rest[cut..];
+        count += 1;
+    }
+    count
+}
+
+fn hashing(c: &mut Criterion) {
+    let mut group = c.benchmark_group("identify");
+    for (size, len) in SIZES {
+        let data = random(len);
+        group.throughput(Throughput::Bytes(len as u64));
+        group.bench_with_input(BenchmarkId::new("blake3-keyed", size), &data, |b, data| {
+            b.iter(|| blake3::keyed_hash(&[7; 32], black_box(data)));
+        });
+    }
+    group.finish();
+}
+
+fn compressing(c: &mut Criterion) {
+    let mut group = c.benchmark_group("encode");
+    let mut compressor = zstd::bulk::Compressor::new(1).expect("level 1 exists");
+    for (size, len) in SIZES {
+        for (kind, data) in [("csv", csv_like(len)), ("ct", ct_like(len)), ("random", random(len))]
+        {
+            let mut out = vec![0; zstd::zstd_safe::compress_bound(len)];
+            group.throughput(Throughput::Bytes(len as u64));
+            group.bench_function(BenchmarkId::new(format!("zstd1-{kind}"), size), |b| {
+                b.iter(|| compressor.compress_to_buffer(black_box(&data), &mut out));
+            });
+        }
+    }
+    group.finish();
+}
+
+fn sealing(c: &mut Criterion) {
+    let mut group = c.benchmark_group("seal");
+    let key = UnboundKey::new(&AES_256_GCM, &[7; 32]).expect("32 bytes are a key");
+    let key = LessSafeKey::new(key);
+    for (size, len) in SIZES {
+        let mut data = random(len);
+        let mut ordinal = 0u64;
+        group.throughput(Throughput::Bytes(len as u64));
+        group.bench_function(BenchmarkId::new("aes-256-gcm", size), |b| {
+            b.iter(|| {
+                ordinal += 1;
+                let mut nonce = [0; 12];
+                nonce[..8].copy_from_slice(&ordinal.to_le_bytes());
+                let nonce = Nonce::assume_unique_for_key(nonce);
+                key.seal_in_place_separate_tag(nonce, Aad::empty(), &mut data)
+            });
+        });
+    }
+    group.finish();
+}
+
+fn random(len: usize) -> Vec<u8> {
+    let mut out = vec![0; len];
+    blake3::Hasher::new_keyed(&[1; 32]).finalize_xof().fill(&mut out);
+    out
+}
+
+fn csv_like(len: usize) -> Vec<u8> {
+    let mut out = Vec::with_capacity(len + 128);
+    for (row, noise) in random(len).chunks_exact(4).enumerate() {
+        let (subject, result) = (row / 40, f32::from(noise[1]) / 8.0 + 60.0);
+        let day = 1 + noise[2] % 28;
+        let line = format!(
+            "STUDY-01,SITE-{:03},SUBJ-{subject:05},VISIT {},VITALS,{result:.1},mmHg,2026-03-{day:02}\n",
+            subject % 40,
+            row % 12,
+        );
+        out.extend_from_slice(line.as_bytes());
+        if out.len() >= len {
+            break;
+        }
+    }
+    out.truncate(len);
+    out
+}
+
+/// 12-bit samples in 16 bits: a smooth field with noise, air at both ends of each row.
+fn ct_like(len: usize) -> Vec<u8> {
+    let noise = random(len / 2);
+    let sample = |i: usize| {
+        let (x, y) = (i % 512, i / 512);
+        let smooth = (x * x / 300 + y * 3) as u16 % 1500;
+        if (100..412).contains(&x) { smooth + u16::from(noise[i] % 32) } else { 0xfc18 }
+    };
+    (0..len / 2).flat_map(|i| sample(i).to_le_bytes()).collect()
+}

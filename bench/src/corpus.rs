@@ -1,0 +1,288 @@
+//! Seeded corpora: the same kind, size and seed give the same bytes on every machine (integer
+//! arithmetic only). They stand in for clinical data where real data cannot be shipped; they claim
+//! to be like it in entropy, sizes and structure, not in meaning.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use crate::dicom;
+
+/// Rows that differ on the second night: one in this many.
+const ROWS_PER_CHANGE: u64 = 100;
+/// Rows that are appended on the second night: one for this many.
+const ROWS_PER_APPEND: u64 = 500;
+/// Bytes of a CSV row on average, which turns a size into a row count.
+const ROW_BYTES: u64 = 108;
+const INCOMPRESSIBLE_FILES: u64 = 4;
+const SMALL_BYTES_MIN: u64 = 1 << 10;
+const SMALL_BYTES_MAX: u64 = 16 << 10;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Kind {
+    /// Four files of random bytes, as archives and encrypted exports are.
+    Incompressible,
+    /// Tables of an EDC export.
+    Csv,
+    /// The same tables a night later: 1 % of the rows changed, 0.2 % appended.
+    CsvNight2,
+    /// CT slices, 512 × 512 × 16 bit, as DICOM Part 10 files.
+    Ct,
+    /// Files of 1 to 16 KiB of XML and notes in nested folders.
+    Small,
+}
+
+/// What to generate. `size_bytes` is met to within one file or a few percent.
+#[derive(Clone, Copy, Debug)]
+pub struct Spec {
+    pub kind: Kind,
+    pub size_bytes: u64,
+    pub seed: u64,
+}
+
+/// Writes the corpus into `folder`, which is created; files that are there are overwritten.
+pub fn generate(spec: Spec, folder: &Path) -> io::Result<()> {
+    fs::create_dir_all(folder)?;
+    match spec.kind {
+        Kind::Incompressible => incompressible(spec, folder),
+        Kind::Csv => csv(spec, folder, 1),
+        Kind::CsvNight2 => csv(spec, folder, 2),
+        Kind::Ct => ct(spec, folder),
+        Kind::Small => small(spec, folder),
+    }
+}
+
+/// SplitMix64 (Steele, Lea, Flood, OOPSLA 2014): enough randomness for data, at memory speed.
+pub struct Rng(u64);
+
+impl Rng {
+    /// An own stream for each pair of seed and place.
+    pub fn at(seed: u64, place: u64) -> Rng {
+        let mut rng = Rng(seed ^ place.wrapping_mul(0xd6e8_feb8_6659_fd93));
+        rng.next();
+        Rng(rng.next())
+    }
+
+    #[expect(clippy::should_implement_trait, reason = "an endless stream of numbers, no iterator")]
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Uniform in `0..bound`; the bias is below 2^-32 for the bounds used here.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
+    }
+
+    pub fn pick<'a>(&mut self, words: &[&'a str]) -> &'a str {
+        words[self.below(words.len() as u64) as usize]
+    }
+}
+
+fn create(path: PathBuf) -> io::Result<BufWriter<File>> {
+    Ok(BufWriter::with_capacity(1 << 20, File::create(path)?))
+}
+
+fn incompressible(spec: Spec, folder: &Path) -> io::Result<()> {
+    for file in 0..INCOMPRESSIBLE_FILES {
+        let mut rng = Rng::at(spec.seed, file);
+        let mut out = create(folder.join(format!("archive-{file}.bin")))?;
+        for _ in 0..spec.size_bytes / INCOMPRESSIBLE_FILES / 8 {
+            out.write_all(&rng.next().to_le_bytes())?;
+        }
+        out.flush()?;
+    }
+    Ok(())
+}
+
+/// Tables of an export with the share of the rows, in percent, that each has.
+const TABLES: [(&str, u64); 4] = [("LB", 45), ("VS", 35), ("AE", 15), ("DM", 5)];
+
+fn csv(spec: Spec, folder: &Path, night: u64) -> io::Result<()> {
+    let rows_total = spec.size_bytes / ROW_BYTES;
+    for (table, (name, percent)) in TABLES.iter().enumerate() {
+        let rows = (rows_total * percent / 100).max(1);
+        let mut out = create(folder.join(format!("{name}.csv")))?;
+        out.write_all(CSV_HEAD.as_bytes())?;
+        let appended = if night == 2 { rows / ROWS_PER_APPEND } else { 0 };
+        for row in 0..rows + appended {
+            let place = (table as u64) << 40 | row;
+            let changed =
+                night == 2 && Rng::at(spec.seed ^ 0x6e32, place).below(ROWS_PER_CHANGE) == 0;
+            write_row(&mut out, name, row, Rng::at(spec.seed, place), changed)?;
+        }
+        out.flush()?;
+    }
+    Ok(())
+}
+
+const CSV_HEAD: &str =
+    "STUDYID,SITEID,USUBJID,VISIT,VISITDAT,FORM,TESTCD,ORRES,ORRESU,STATUS,UPDATED,BY\n";
+const TESTS: [(&str, &str); 8] = [
+    ("SYSBP", "mmHg"),
+    ("DIABP", "mmHg"),
+    ("PULSE", "beats/min"),
+    ("ALT", "U/L"),
+    ("AST", "U/L"),
+    ("HGB", "g/dL"),
+    ("GLUC", "mmol/L"),
+    ("CREAT", "umol/L"),
+];
+
+/// One row; `changed` edits result, status and time stamp as a correction in an EDC system does.
+fn write_row(
+    out: &mut impl Write,
+    form: &str,
+    row: u64,
+    mut rng: Rng,
+    changed: bool,
+) -> io::Result<()> {
+    let subject = row / 60;
+    let site = subject % 37;
+    let (test, unit) = TESTS[(row % 8) as usize];
+    let (month, day) = (1 + rng.below(12), 1 + rng.below(28));
+    let mut result = 500 + rng.below(1200);
+    let mut status = rng.pick(&["VERIFIED", "COMPLETE", "COMPLETE", "COMPLETE", "OPEN"]);
+    let mut second = rng.below(86_400);
+    let mut updated_day = 1 + rng.below(28);
+    let by = rng.pick(&["jmeier", "asmith", "kwong", "lrossi", "monitor2", "import"]);
+    if changed {
+        (result, status) = (500 + rng.below(1200), "CORRECTED");
+        (second, updated_day) = (rng.below(86_400), 29);
+    }
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    writeln!(
+        out,
+        "STR-2026-01,{site:03},STR-{site:03}-{subject:05},VISIT {},2026-{month:02}-{day:02},{form},\
+         {test},{}.{},{unit},{status},2026-11-{updated_day:02}T{hour:02}:{minute:02}:{second:02}Z,{by}",
+        row / 8 % 7 + 1,
+        result / 10,
+        result % 10,
+    )
+}
+
+fn ct(spec: Spec, folder: &Path) -> io::Result<()> {
+    let slices = ((spec.size_bytes + dicom::SLICE_BYTES / 2) / dicom::SLICE_BYTES).max(1);
+    for slice in 0..slices {
+        let series = slice / dicom::SLICES_PER_SERIES;
+        let folder = folder.join(format!("series-{series:03}"));
+        fs::create_dir_all(&folder)?;
+        let mut out = create(folder.join(format!("{:04}.dcm", slice % dicom::SLICES_PER_SERIES)))?;
+        dicom::write_slice(&mut out, spec.seed, series, slice % dicom::SLICES_PER_SERIES)?;
+        out.flush()?;
+    }
+    Ok(())
+}
+
+fn small(spec: Spec, folder: &Path) -> io::Result<()> {
+    let count = (spec.size_bytes * 2 / (SMALL_BYTES_MIN + SMALL_BYTES_MAX)).max(1);
+    for file in 0..count {
+        let mut rng = Rng::at(spec.seed, file);
+        let subject = file / 24;
+        let folder = folder.join(format!("site-{:02}/subject-{subject:05}", subject % 23));
+        fs::create_dir_all(&folder)?;
+        let bytes = SMALL_BYTES_MIN + rng.below(SMALL_BYTES_MAX - SMALL_BYTES_MIN);
+        let extension = rng.pick(&["xml", "xml", "txt"]);
+        let mut text =
+            format!("<?xml version=\"1.0\"?>\n<SubjectData SubjectKey=\"{subject:05}\">\n");
+        while (text.len() as u64) < bytes {
+            push_item(&mut text, &mut rng);
+        }
+        text.truncate(bytes as usize);
+        fs::write(folder.join(format!("form-{:02}.{extension}", file % 24)), text)?;
+    }
+    Ok(())
+}
+
+fn push_item(text: &mut String, rng: &mut Rng) {
+    let (test, unit) = TESTS[rng.below(8) as usize];
+    let word =
+        rng.pick(&["repeat sample", "fasting", "not done", "see query", "confirmed by site"]);
+    let (value, query) = (rng.below(2000), rng.below(100_000));
+    text.push_str(&format!(
+        "  <ItemData ItemOID=\"I.{test}\" Value=\"{value}\" Unit=\"{unit}\"/>\
+         <Note Query=\"{query:05}\">{word}</Note>\n"
+    ));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::fs;
+    use std::path::Path;
+
+    use super::{Kind, Spec, generate};
+    use crate::tree;
+
+    const MIB: u64 = 1 << 20;
+
+    fn spec(kind: Kind) -> Spec {
+        Spec { kind, size_bytes: 2 * MIB, seed: 7 }
+    }
+
+    fn rows(folder: &Path) -> Vec<String> {
+        let read = |name| fs::read_to_string(folder.join(name)).expect("a table");
+        ["LB.csv", "VS.csv", "AE.csv", "DM.csv"]
+            .into_iter()
+            .flat_map(|name| read(name).lines().map(str::to_owned).collect::<Vec<_>>())
+            .collect()
+    }
+
+    #[test]
+    fn corpora_are_the_same_bytes_everywhere() {
+        for (kind, golden) in [
+            (Kind::Incompressible, "a069d3b7d443ab76"),
+            (Kind::Csv, "dca8c0a8ad9bfb22"),
+            (Kind::CsvNight2, "4037120f90df5197"),
+            (Kind::Ct, "7ea2177e237bf761"),
+            (Kind::Small, "01d692be230ce822"),
+        ] {
+            let folder = tempfile::tempdir().expect("a folder");
+            generate(spec(kind), folder.path()).expect("generated");
+            let tree = tree::summary(folder.path()).expect("read");
+            let off = tree.bytes.abs_diff(2 * MIB);
+            assert!(off < MIB / 5, "{kind:?} is {off} bytes off its size");
+            assert_eq!(&tree.digest.to_hex()[..16], golden, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn another_seed_gives_other_bytes() {
+        let digest = |seed| {
+            let folder = tempfile::tempdir().expect("a folder");
+            let spec = Spec { kind: Kind::Small, size_bytes: MIB / 4, seed };
+            generate(spec, folder.path()).expect("generated");
+            tree::summary(folder.path()).expect("read").digest
+        };
+        assert_ne!(digest(1), digest(2));
+    }
+
+    #[test]
+    fn the_second_night_changes_one_row_in_a_hundred() {
+        let (one, two) = (tempfile::tempdir().expect("one"), tempfile::tempdir().expect("two"));
+        generate(spec(Kind::Csv), one.path()).expect("generated");
+        generate(spec(Kind::CsvNight2), two.path()).expect("generated");
+        let (before, after) = (rows(one.path()), rows(two.path()));
+        let known: HashSet<&String> = before.iter().collect();
+        let new = after.iter().filter(|row| !known.contains(row)).count();
+        let appended = after.len() - before.len();
+        assert!(appended * 600 > before.len(), "only {appended} rows were appended");
+        let permille = (new - appended) * 1000 / before.len();
+        assert!((8..=12).contains(&permille), "{permille} per mille of the rows changed");
+    }
+
+    #[test]
+    fn slices_are_dicom() {
+        let folder = tempfile::tempdir().expect("a folder");
+        generate(spec(Kind::Ct), folder.path()).expect("generated");
+        let bytes = fs::read(folder.path().join("series-000/0000.dcm")).expect("a slice");
+        assert_eq!(&bytes[..128], &[0; 128]);
+        assert_eq!(&bytes[128..132], b"DICM");
+        let pixels = [0xe0, 0x7f, 0x10, 0x00, b'O', b'W', 0, 0, 0, 0, 8, 0];
+        let at = bytes.windows(12).position(|w| w == pixels).expect("pixel data");
+        assert_eq!(bytes.len() - at - 12, 512 * 512 * 2);
+    }
+}
