@@ -121,7 +121,7 @@ fn facts(path: &Path, meta: &std::fs::Metadata) -> Facts {
     } else {
         ("other", None)
     };
-    let names = if kind == "symlink" { Vec::new() } else { list_xattrs(path) };
+    let names = if meta.is_file() || meta.is_dir() { list_xattrs(path) } else { Vec::new() };
     Facts {
         kind,
         // The mode of a symlink means nothing.
