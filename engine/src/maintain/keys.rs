@@ -40,7 +40,7 @@ pub struct SlotInfo {
 
 /// Every slot, in the order of their ids.
 pub fn list(repo: &Repo) -> Result<Vec<SlotInfo>> {
-    let (roster, _) = newest_roster(&**repo.store(), repo.bundle())?;
+    let (roster, _) = newest_roster(&**repo.store(), repo.bundle())?.newest;
     let ids = repo.object_hashes("slots")?;
     ids.into_iter().map(|id| info(repo, &roster, id)).collect()
 }
@@ -124,7 +124,7 @@ pub fn change_password(repo: &Repo, unlock: Unlock) -> Result<ObjectHash> {
     if !repo.exists(&old)? {
         return Err(Error::Setting { what: format!("{old} is gone: open the repository again") });
     }
-    let (roster, _) = newest_roster(&**repo.store(), repo.bundle())?;
+    let (roster, _) = newest_roster(&**repo.store(), repo.bundle())?.newest;
     let bundle = Bundle { roster: roster.number, ..repo.bundle().clone() };
     let id = put_slot(repo, &bundle, unlock)?;
     repo.store().delete(&object_name(&old)?)?;
@@ -181,7 +181,7 @@ fn put_slot(repo: &Repo, bundle: &Bundle, unlock: Unlock) -> Result<ObjectHash> 
 fn enlist(repo: &Repo, identity: &Identity) -> Result<Roster> {
     let store = &**repo.store();
     for _ in 0..RACES_MAX {
-        let newest = newest_roster(store, repo.bundle())?;
+        let newest = newest_roster(store, repo.bundle())?.newest;
         let (next, bytes) = with_identity(repo, &newest, highest_number(repo)?, identity)?;
         let name = object_name(&Roster::name(next.number))?;
         if store.put_if_absent(&name, &bytes)? == Put::Created {

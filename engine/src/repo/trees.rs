@@ -46,6 +46,14 @@ pub enum ContentRef {
     List { id: ChunkId, len: u64 },
 }
 
+/// What a path of a snapshot names.
+#[derive(Debug, Clone)]
+pub enum Found {
+    /// `/`, which has no entry of its own.
+    Top(Directory),
+    Entry(Box<Node>),
+}
+
 pub struct Trees<'f> {
     repo: &'f Repo,
     fetcher: &'f Fetcher<'f>,
@@ -103,6 +111,28 @@ impl<'f> Trees<'f> {
             Ok(())
         })?;
         Ok(found)
+    }
+
+    /// What an absolute path names in a snapshot whose root is `top`, with the path in its plain form: one slash before each name.
+    /// Symlinks are not followed. `None`: it is not there.
+    pub fn at(&self, top: &Directory, path: &[u8]) -> Result<Option<(Vec<u8>, Found)>> {
+        let mut plain = Vec::new();
+        let mut found = Found::Top(*top);
+        for name in path.split(|&byte| byte == b'/').filter(|name| !name.is_empty()) {
+            let dir = match &found {
+                Found::Top(dir) => Some(*dir),
+                Found::Entry(node) => node.child,
+            };
+            let Some(dir) = dir else { return Ok(None) };
+            let Some(node) = self.find(&dir, name)? else { return Ok(None) };
+            found = Found::Entry(Box::new(node));
+            plain.push(b'/');
+            plain.extend_from_slice(name);
+        }
+        if plain.is_empty() {
+            plain.push(b'/');
+        }
+        Ok(Some((plain, found)))
     }
 
     /// The content of a file, chunk lists resolved, in order.
