@@ -4,13 +4,16 @@
 //! walk → unchanged? → read → chunk → identify → known? → encode → seal → pack → store → index run → snapshot
 //! ```
 //!
-//! The walk lists directories in a stable order and hands out batches of names. A worker takes a batch: stats, takes unchanged
-//! files over, reads the others, cuts and identifies their chunks, and encodes, proves and seals what is new. A large file
-//! is scanned by one worker and its chunks go to all. Whoever finishes the last entry of a directory assembles it. Packs are
-//! filled by the workers and made durable by a thread of their own. With one thread all of it runs inline, in fixed order.
+//! The walk lists directories in a stable order and hands out batches of names. A worker takes a
+//! batch: stats, takes unchanged files over, reads the others, cuts and identifies their chunks,
+//! and encodes, proves and seals what is new. A large file is scanned by one worker and its chunks
+//! go to all. Whoever finishes the last entry of a directory assembles it. Packs are filled by the
+//! workers and made durable by a thread of their own. With one thread all of it runs inline, in
+//! fixed order.
 //!
-//! Threads and queues are wired only in this file. Memory: every queue is bounded, mapped windows are page cache, and a worker
-//! holds at most one bundle a recipient, one private chunk, its encoded form and its proof: see `docs/performance.md`.
+//! Threads and queues are wired only in this file. Memory: every queue is bounded, mapped windows
+//! are page cache, and a worker holds at most one bundle a recipient, one private chunk, its
+//! encoded form and its proof: see `docs/performance.md`.
 
 pub mod assemble;
 pub mod chunk;
@@ -64,8 +67,8 @@ pub struct BackupOptions {
     /// `system`, `study`.
     pub labels: BTreeMap<String, String>,
     pub host: Option<String>,
-    /// Beginning of the id of the snapshot to compare with; default: the journal, else the latest of this author and host
-    /// with the same paths.
+    /// Beginning of the id of the snapshot to compare with; default: the journal, else the latest
+    /// of this author and host with the same paths.
     pub parent: Option<String>,
     /// Read every file, even what looks unchanged.
     pub rescan: bool,

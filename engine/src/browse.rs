@@ -22,8 +22,9 @@ pub use crate::format::tree::{Entry, EntryKind, TimeSpec};
 const AHEAD_PER_THREAD: usize = 2;
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
-/// Calls `each` with the absolute path of an entry and the entry, whose content is left out. A directory gives what is in it, in name order,
-/// then, with `recursive`, what is in its subdirectories; anything else gives itself.
+/// Calls `each` with the absolute path of an entry and the entry, whose content is left out. A
+/// directory gives what is in it, in name order, then, with `recursive`, what is in its
+/// subdirectories; anything else gives itself.
 pub fn list(
     repo: &Repo,
     snapshot: &SnapshotInfo,

@@ -1,5 +1,5 @@
-//! Finished entries → directories: REFS and TREE nodes, cut where names say so, stored as chunks; then the directory above. Whoever
-//! finishes the last entry of a directory does this.
+//! Finished entries → directories: REFS and TREE nodes, cut where names say so, stored as chunks;
+//! then the directory above. Whoever finishes the last entry of a directory does this.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};

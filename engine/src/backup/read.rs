@@ -1,6 +1,7 @@
-//! Names → entries with content. Small files are read into a buffer, large ones mapped in windows whose chunks go to all workers. A
-//! file that changes while it is read is read again, then taken as it was and marked; one that is truncated under its map
-//! is noticed and costs nobody their life.
+//! Names → entries with content. Small files are read into a buffer, large ones mapped in windows
+//! whose chunks go to all workers. A file that changes while it is read is read again, then taken
+//! as it was and marked; one that is truncated under its map is noticed and costs nobody their
+//! life.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -242,7 +243,8 @@ impl Worker<'_> {
         self.done(dir, place, Some(Done::Leaf(record)))
     }
 
-    /// Reads a small file, again if it changed meanwhile. The outer error stops the backup, the inner one is the file's.
+    /// Reads a small file, again if it changed meanwhile. The outer error stops the backup, the
+    /// inner one is the file's.
     fn small(
         &mut self,
         file: &File,

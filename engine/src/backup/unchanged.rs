@@ -1,5 +1,6 @@
-//! Unchanged? A file whose path, size, mtime, ctime and inode are those of the journal (or, where the key can read it, of
-//! the parent snapshot: without the inode) is taken over without being read. Each of its chunks is looked up all the same.
+//! Unchanged? A file whose path, size, mtime, ctime and inode are those of the journal (or, where
+//! the key can read it, of the parent snapshot: without the inode) is taken over without being
+//! read. Each of its chunks is looked up all the same.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -155,7 +156,8 @@ impl Work<'_> {
         })
     }
 
-    /// Changed so shortly before the backup began that it may have changed again in the same tick of its file system's clock.
+    /// Changed so shortly before the backup began that it may have changed again in the same tick
+    /// of its file system's clock.
     pub fn unsure(&self, entry: &Entry) -> bool {
         let recent = |time: &TimeSpec| {
             let at = i128::from(time.secs) * 1_000_000_000 + i128::from(time.nanos);

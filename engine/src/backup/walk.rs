@@ -1,5 +1,5 @@
-//! The walk: directories in a stable order, depth first, files before subdirectories, names bytewise. It lists and hands out; to
-//! stat, read or compare is the workers' affair.
+//! The walk: directories in a stable order, depth first, files before subdirectories, names
+//! bytewise. It lists and hands out; to stat, read or compare is the workers' affair.
 
 use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
@@ -39,7 +39,8 @@ struct Skeleton {
     below: BTreeMap<Vec<u8>, Skeleton>,
 }
 
-/// A directory on its way into the snapshot. It completes when the walk has handed out all its names and the last of its entries is done.
+/// A directory on its way into the snapshot. It completes when the walk has handed out all its
+/// names and the last of its entries is done.
 pub struct DirNode {
     pub path: Vec<u8>,
     /// `None`: it could not be opened, or is made up (standard input).
@@ -198,7 +199,8 @@ pub fn walk(
     Ok(())
 }
 
-/// Opens a subdirectory and hands out its names. One that cannot be opened or listed is in the snapshot without content.
+/// Opens a subdirectory and hands out its names. One that cannot be opened or listed is in the
+/// snapshot without content.
 fn enter<'s>(
     work: &Work,
     up: Arc<DirNode>,

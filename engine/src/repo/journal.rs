@@ -1,7 +1,7 @@
-//! The client's own record of what it has backed up: path, stat, entry and chunks of each finished file. It is the parent for
-//! every role, write-only ones included, and what an interrupted backup goes on from. Sealed under a key that only this
-//! identity has; appended in blocks; a torn tail is dropped. It is trusted for nothing but saving work: every chunk is still
-//! looked up in the index.
+//! The client's own record of what it has backed up: path, stat, entry and chunks of each finished
+//! file. It is the parent for every role, write-only ones included, and what an interrupted backup
+//! goes on from. Sealed under a key that only this identity has; appended in blocks; a torn tail is
+//! dropped. It is trusted for nothing but saving work: every chunk is still looked up in the index.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
@@ -270,8 +270,9 @@ fn path_key(path: &[u8]) -> u64 {
     u64::from_le_bytes(hash(path)[..8].try_into().expect("eight bytes"))
 }
 
-/// Record: `length of the rest u32 ‖ path length u32 ‖ path ‖ dev u64 ‖ ino u64 ‖ unsure u8 ‖ size u64 ‖ entry length u32 ‖ entry as a
-/// one-entry TREE leaf ‖ pieces`; a piece is `0 ‖ length u32 ‖ id` or `1 ‖ hole length u64`.
+/// Record: `length of the rest u32 ‖ path length u32 ‖ path ‖ dev u64 ‖ ino u64 ‖ unsure u8 ‖ size
+/// u64 ‖ entry length u32 ‖ entry as a one-entry TREE leaf ‖ pieces`; a piece is `0 ‖ length u32 ‖
+/// id` or `1 ‖ hole length u64`.
 fn encode(path: &[u8], record: &Record, out: &mut Vec<u8>) {
     out.extend_from_slice(&[0; 4]);
     out.extend_from_slice(&(path.len() as u32).to_le_bytes());

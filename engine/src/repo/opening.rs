@@ -21,8 +21,9 @@ use crate::repo::records::{RECORD_BYTES_MAX, RUN_BYTES_MAX, object_name};
 use crate::store::{Store, StoreError};
 
 impl Repo {
-    /// Opens the repository in `store` with the first slot that `unlock` fits. `cache` is the client's cache folder; below
-    /// it each repository and identity has its own. Without one nothing is cached.
+    /// Opens the repository in `store` with the first slot that `unlock` fits. `cache` is the
+    /// client's cache folder; below it each repository and identity has its own. Without one
+    /// nothing is cached.
     pub fn open(
         store: Arc<dyn Store>,
         unlock: Unlock,

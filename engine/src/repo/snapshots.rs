@@ -84,8 +84,8 @@ impl Repo {
         }
     }
 
-    /// Sequence and hash of this identity's last snapshot: from the cache, else, where the key reads, from the store. If both are
-    /// lost the chain starts again, visibly.
+    /// Sequence and hash of this identity's last snapshot: from the cache, else, where the key
+    /// reads, from the store. If both are lost the chain starts again, visibly.
     pub(crate) fn chain(&self) -> Result<(u64, Option<[u8; 32]>)> {
         let kept = self.cache().and_then(|cache| std::fs::read(cache.join("chain")).ok());
         if let Some((sequence, last)) = kept.as_deref().and_then(<[u8]>::split_first_chunk::<8>) {

@@ -1,5 +1,5 @@
-//! What of an existing file is as the snapshot has it: each chunk's bytes are read at its offset and hashed, holes must read
-//! as zeros. It says what differs; fetching that is for others.
+//! What of an existing file is as the snapshot has it: each chunk's bytes are read at its offset
+//! and hashed, holes must read as zeros. It says what differs; fetching that is for others.
 
 use std::fs::File;
 use std::io;

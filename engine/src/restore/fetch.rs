@@ -1,5 +1,6 @@
-//! What is wanted, sorted by where it lies, read in large ranges; then each frame opened and decoded, each chunk verified by its
-//! id, and written wherever it is needed. What one copy does not give is asked of the others.
+//! What is wanted, sorted by where it lies, read in large ranges; then each frame opened and
+//! decoded, each chunk verified by its id, and written wherever it is needed. What one copy does
+//! not give is asked of the others.
 
 use std::sync::Arc;
 

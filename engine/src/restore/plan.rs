@@ -1,5 +1,6 @@
-//! The plan: the snapshot's entries in order, each compared with what the target has. Directories, links and special files are made
-//! on the way; pieces of files are handed out, to be compared or to be fetched, in batches.
+//! The plan: the snapshot's entries in order, each compared with what the target has. Directories,
+//! links and special files are made on the way; pieces of files are handed out, to be compared or
+//! to be fetched, in batches.
 
 use std::collections::HashMap;
 use std::io;
@@ -249,7 +250,8 @@ impl Plan<'_, '_> {
         self.work.done(&file)
     }
 
-    /// A file that has other names, and would have to be changed, counts as another: those names may lie outside of the target.
+    /// A file that has other names, and would have to be changed, counts as another: those names
+    /// may lie outside of the target.
     fn there(&mut self, dir: &Arc<DirPlan>, node: &Node) -> io::Result<There> {
         let entry = &node.entry;
         let Some(found) = self.work.target.stat(dir, &entry.name)? else {

@@ -1,5 +1,6 @@
-//! The target as restore sees it: directories that are made when something first goes into them, and a bounded number of open
-//! handles. Every name goes through `sys::place`, so nothing here can lead outside.
+//! The target as restore sees it: directories that are made when something first goes into them,
+//! and a bounded number of open handles. Every name goes through `sys::place`, so nothing here can
+//! lead outside.
 
 use std::collections::HashMap;
 use std::fs::{File, Permissions};
@@ -32,8 +33,8 @@ pub struct Target {
     keys: AtomicU64,
 }
 
-/// A directory of the snapshot on its way into the target. Its metadata is set when the planner is through with it and the last of its
-/// entries is done.
+/// A directory of the snapshot on its way into the target. Its metadata is set when the planner is
+/// through with it and the last of its entries is done.
 pub struct DirPlan {
     key: u64,
     /// `None`: the topmost, which is the target itself.
@@ -237,8 +238,8 @@ impl Target {
         Ok(place)
     }
 
-    /// Changes something in a directory. One of ours that its own mode closes to us (it is from an earlier restore) is opened up; it gets
-    /// its mode again when it is done.
+    /// Changes something in a directory. One of ours that its own mode closes to us (it is from an
+    /// earlier restore) is opened up; it gets its mode again when it is done.
     pub fn within<T>(
         &self,
         dir: &DirPlan,
@@ -355,7 +356,8 @@ pub fn join(path: &[u8], name: &[u8]) -> Vec<u8> {
     [path, slash, name].concat()
 }
 
-/// Open handles by key; the one that was not used for longest is let go when there are too many. Who holds one goes on holding it.
+/// Open handles by key; the one that was not used for longest is let go when there are too many.
+/// Who holds one goes on holding it.
 pub struct Handles<T> {
     open: Mutex<Open<T>>,
 }

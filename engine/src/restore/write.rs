@@ -1,5 +1,5 @@
-//! Into the target: chunks at their offsets, files and directories completed, links made. Whoever does the last thing that an entry
-//! waited for completes it.
+//! Into the target: chunks at their offsets, files and directories completed, links made. Whoever
+//! does the last thing that an entry waited for completes it.
 
 use std::fs::File;
 use std::io;
@@ -16,8 +16,8 @@ use crate::sys::meta::{Meta, set_meta_fd, xattrs_at, xattrs_of};
 use crate::sys::stat::{Kind, Stat, fstat};
 use crate::watch::Counter;
 
-/// A file on its way into the target. It is complete when the planner is through with it and every piece is written, or found
-/// in place.
+/// A file on its way into the target. It is complete when the planner is through with it and every
+/// piece is written, or found in place.
 pub struct FilePlan {
     key: u64,
     pub dir: Arc<DirPlan>,
@@ -226,7 +226,8 @@ impl Work<'_> {
         Ok(self.target.files.put(file.key, open))
     }
 
-    /// Metadata of an entry whose content is in place. `false`: it would have to be changed, but has names that may lie elsewhere.
+    /// Metadata of an entry whose content is in place. `false`: it would have to be changed, but
+    /// has names that may lie elsewhere.
     pub fn refresh(&self, dir: &DirPlan, entry: &Entry, found: &Stat) -> io::Result<bool> {
         let meta = self.target.meta(entry);
         let place = self.target.place(dir)?;
