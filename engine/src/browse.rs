@@ -1,4 +1,5 @@
-//! Looking into a repository without restoring: entries of a snapshot, one file's bytes, and what is stored.
+//! Looking into a repository without restoring: entries of a snapshot, one file's bytes, and what
+//! is stored.
 
 use std::collections::{HashMap, VecDeque};
 use std::io::Write;
@@ -22,8 +23,9 @@ pub use crate::format::tree::{Entry, EntryKind, TimeSpec};
 const AHEAD_PER_THREAD: usize = 2;
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
-/// Calls `each` with the absolute path of an entry and the entry, whose content is left out. A directory gives what is in it, in name order,
-/// then, with `recursive`, what is in its subdirectories; anything else gives itself.
+/// Calls `each` with the absolute path of an entry and the entry, whose content is left out. A
+/// directory gives what is in it, in name order, then, with `recursive`, what is in its
+/// subdirectories; anything else gives itself.
 pub fn list(
     repo: &Repo,
     snapshot: &SnapshotInfo,
@@ -61,12 +63,7 @@ pub fn list(
 }
 
 /// Writes the content of a file to `out`; the number of its bytes.
-pub fn dump(
-    repo: &Repo,
-    snapshot: &SnapshotInfo,
-    path: &[u8],
-    out: &mut dyn Write,
-) -> Result<u64> {
+pub fn dump(repo: &Repo, snapshot: &SnapshotInfo, path: &[u8], out: &mut dyn Write) -> Result<u64> {
     if !repo.reads(Recipient::Data) {
         let needs = "the DATA key (restore or owner)";
         return Err(Error::Role { role: repo.role(), needs });
@@ -159,10 +156,9 @@ fn zeros(mut len: u64, write: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()>
 }
 
 fn find(trees: &Trees, snapshot: &SnapshotInfo, path: &[u8]) -> Result<(Vec<u8>, Found)> {
-    trees.at(&snapshot.snapshot.root, path)?.ok_or_else(|| Error::NoPath {
-        snapshot: snapshot.id.to_string(),
-        path: path.to_vec(),
-    })
+    trees
+        .at(&snapshot.snapshot.root, path)?
+        .ok_or_else(|| Error::NoPath { snapshot: snapshot.id.to_string(), path: path.to_vec() })
 }
 
 /// What is stored. Bytes are bytes, everything else is pieces.

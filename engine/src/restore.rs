@@ -4,16 +4,20 @@
 //! snapshot → tree → plan → fetch → open → decode → verify → write
 //! ```
 //!
-//! The planner streams the snapshot's directories in a stable order and compares them with the target. What is there already is
-//! left alone; files that differ are given to the workers to find out which chunks do. What is missing is collected in
-//! batches, sorted by where it lies, and read in large ranges. Workers open, decode and verify what was read, chunk
-//! by chunk, and write it to every place that needs it. Whoever writes the last chunk of a file completes it, and whoever
-//! completes the last entry of a directory sets its metadata. With one thread all of it runs inline, in fixed order.
+//! The planner streams the snapshot's directories in a stable order and compares them with the
+//! target. What is there already is left alone; files that differ are given to the workers to find
+//! out which chunks do. What is missing is collected in batches, sorted by where it lies, and read
+//! in large ranges. Workers open, decode and verify what was read, chunk by chunk, and write it to
+//! every place that needs it. Whoever writes the last chunk of a file completes it, and whoever
+//! completes the last entry of a directory sets its metadata. With one thread all of it runs
+//! inline, in fixed order.
 //!
-//! A file that cannot be restored is reported and the others go on; it does not get its time, so no later run takes it for complete.
-//! Nothing is synchronised to disk: after a power loss a run with `verify_existing` finds what did not arrive.
+//! A file that cannot be restored is reported and the others go on; it does not get its time, so no
+//! later run takes it for complete. Nothing is synchronised to disk: after a power loss a run with
+//! `verify_existing` finds what did not arrive.
 //!
-//! Threads and queues are wired only in this file. Memory: a batch of references, and a range and a frame a worker.
+//! Threads and queues are wired only in this file. Memory: a batch of references, and a range and a
+//! frame a worker.
 
 pub mod compare;
 pub mod fetch;
@@ -78,11 +82,11 @@ pub struct RestoreReport {
     pub seconds: f64,
 }
 
-/// Restores a snapshot, or what `path` names in it. A whole snapshot gets its absolute paths below `target`; of a directory the
-/// content lands in `target` itself, anything else below its name.
+/// Restores a snapshot, or what `path` names in it. A whole snapshot gets its absolute paths below
+/// `target`; of a directory the content lands in `target` itself, anything else below its name.
 ///
-/// What cannot be restored is counted in the report. Errors: the path is not in the snapshot, the target cannot be used, or the run
-/// was cancelled; then run again, and it goes on.
+/// What cannot be restored is counted in the report. Errors: the path is not in the snapshot, the
+/// target cannot be used, or the run was cancelled; then run again, and it goes on.
 pub fn run(
     repo: &Repo,
     snapshot: &SnapshotInfo,
@@ -115,8 +119,15 @@ pub enum Task {
 /// Where the planner sends its tasks, and gets to know what differed.
 pub enum Hands<'w> {
     /// Everything is done on the spot.
-    Own { worker: Worker<'w>, differing: Vec<Want> },
-    Others { tasks: Sender<Task>, differing: Receiver<Vec<Want>>, quit: Receiver<()> },
+    Own {
+        worker: Worker<'w>,
+        differing: Vec<Want>,
+    },
+    Others {
+        tasks: Sender<Task>,
+        differing: Receiver<Vec<Want>>,
+        quit: Receiver<()>,
+    },
 }
 
 impl Hands<'_> {

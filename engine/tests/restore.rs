@@ -1,4 +1,5 @@
-//! The way back: what comes back, what is left alone, what is repaired, and what is reported as lost.
+//! The way back: what comes back, what is left alone, what is repaired, and what is reported as
+//! lost.
 
 mod support;
 
@@ -54,7 +55,11 @@ impl Case {
         [source.as_os_str().as_bytes(), below.as_bytes()].concat()
     }
 
-    fn try_restore(&self, options: &RestoreOptions, watch: &dyn Watch) -> Result<RestoreReport, Error> {
+    fn try_restore(
+        &self,
+        options: &RestoreOptions,
+        watch: &dyn Watch,
+    ) -> Result<RestoreReport, Error> {
         let path = self.path("");
         let (info, target) = (self.latest(), self.target.path());
         restore::run(&self.repo, &info, Some(&path), target, options, watch)
@@ -365,8 +370,7 @@ fn a_dry_run_writes_nothing_and_tells_what_would_be_done() {
         let dry = || RestoreOptions { dry_run: true, ..RestoreOptions::default() };
         let absent = case.target.path().join("absent");
         let (info, path, watch) = (case.latest(), case.path(""), Tally::default());
-        let would =
-            restore::run(&case.repo, &info, Some(&path), &absent, &dry(), &watch).unwrap();
+        let would = restore::run(&case.repo, &info, Some(&path), &absent, &dry(), &watch).unwrap();
         assert!(!absent.exists());
         let (empty, _) = case.restore_with(&dry());
         assert!(below(case.target.path()).is_empty());
@@ -410,7 +414,9 @@ fn a_target_that_cannot_be_used_is_an_error() {
 #[test]
 fn only_roles_that_read_restore() {
     let case = Case::new(1, odd_tree);
-    for (number, role) in [Role::Backup, Role::Restore, Role::Auditor, Role::Admin].iter().enumerate() {
+    for (number, role) in
+        [Role::Backup, Role::Restore, Role::Auditor, Role::Admin].iter().enumerate()
+    {
         let key = KeyFileSecret([number as u8; 32]);
         keys::add(&case.repo, *role, "somebody", Unlock::KeyFile(&key)).unwrap();
         let store = Arc::new(case.store.clone());
@@ -441,7 +447,9 @@ impl Watch for Impatient {
     }
 
     fn cancelled(&self) -> bool {
-        self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_err()
+        self.left
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
+            .is_err()
     }
 }
 

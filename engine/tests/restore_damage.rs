@@ -1,5 +1,5 @@
-//! The way back from repositories that are damaged or hostile: what is lost is named, all else comes back, and nothing is ever
-//! written outside of the target.
+//! The way back from repositories that are damaged or hostile: what is lost is named, all else
+//! comes back, and nothing is ever written outside of the target.
 
 mod support;
 
@@ -121,8 +121,7 @@ fn what_is_damaged_is_named_and_the_rest_comes_back() {
         bad.set_modified(time).unwrap();
         let options = RestoreOptions { verify_existing: true, ..RestoreOptions::default() };
         let watch = Tally::default();
-        let report =
-            restore::run(&repo, &info, None, target.path(), &options, &watch).unwrap();
+        let report = restore::run(&repo, &info, None, target.path(), &options, &watch).unwrap();
         assert_eq!(report.failed, 2, "{report:?}");
         assert_ne!(fs::metadata(&path).unwrap().modified().unwrap(), time);
     }
@@ -236,7 +235,12 @@ impl<'r> Forger<'r> {
     }
 
     /// A leaf of these entries, whatever is wrong with them.
-    fn leaf(&mut self, children: &[Directory], chunks: Vec<ChunkRef>, entries: &[Entry]) -> Directory {
+    fn leaf(
+        &mut self,
+        children: &[Directory],
+        chunks: Vec<ChunkRef>,
+        entries: &[Entry],
+    ) -> Directory {
         let child = |dir: &Directory| Child { refs: dir.refs, tree: dir.tree };
         let children = children.iter().map(child).collect();
         let mut encoded = Vec::new();
@@ -278,7 +282,9 @@ fn file(name: &[u8], len: u64) -> Entry {
 }
 
 /// Restores what `forge` makes into a folder with neighbours; nothing but that folder may change.
-fn hostile(forge: impl Fn(&mut Forger, &Path) -> Directory) -> (RestoreReport, Vec<Problem>, tempfile::TempDir) {
+fn hostile(
+    forge: impl Fn(&mut Forger, &Path) -> Directory,
+) -> (RestoreReport, Vec<Problem>, tempfile::TempDir) {
     let source = tempfile::tempdir().unwrap();
     fs::write(source.path().join("x"), b"x").unwrap();
     let env = Env::system(2);
@@ -325,7 +331,8 @@ fn no_name_leads_out_of_the_target() {
 
 #[test]
 fn a_symlink_and_then_a_directory_of_that_name_lead_nowhere() {
-    let below = |forger: &mut Forger| forger.leaf(&[], Vec::new(), &[entry(b"made", EntryKind::Fifo)]);
+    let below =
+        |forger: &mut Forger| forger.leaf(&[], Vec::new(), &[entry(b"made", EntryKind::Fifo)]);
     let dir = |name: &[u8]| Entry { child: Some(0), ..entry(name, EntryKind::Directory) };
     // In one node.
     let (report, problems, _) = hostile(|forger, outside| {

@@ -1,5 +1,6 @@
-//! What is wanted, sorted by where it lies, read in large ranges; then each frame opened and decoded, each chunk verified by its
-//! id, and written wherever it is needed. What one copy does not give is asked of the others.
+//! What is wanted, sorted by where it lies, read in large ranges; then each frame opened and
+//! decoded, each chunk verified by its id, and written wherever it is needed. What one copy does
+//! not give is asked of the others.
 
 use std::sync::Arc;
 
@@ -42,7 +43,8 @@ struct Wanted {
     offset: u32,
 }
 
-/// Turns wants into reads, in the order of packs and offsets. A chunk that is nowhere fails its file.
+/// Turns wants into reads, in the order of packs and offsets. A chunk that is nowhere fails its
+/// file.
 pub fn reads(
     work: &Work,
     wants: Vec<Want>,

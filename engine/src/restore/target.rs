@@ -1,5 +1,6 @@
-//! The target as restore sees it: directories that are made when something first goes into them, and a bounded number of open
-//! handles. Every name goes through `sys::place`, so nothing here can lead outside.
+//! The target as restore sees it: directories that are made when something first goes into them,
+//! and a bounded number of open handles. Every name goes through `sys::place`, so nothing here can
+//! lead outside.
 
 use std::collections::HashMap;
 use std::fs::{File, Permissions};
@@ -32,8 +33,8 @@ pub struct Target {
     keys: AtomicU64,
 }
 
-/// A directory of the snapshot on its way into the target. Its metadata is set when the planner is through with it and the last of its
-/// entries is done.
+/// A directory of the snapshot on its way into the target. Its metadata is set when the planner is
+/// through with it and the last of its entries is done.
 pub struct DirPlan {
     key: u64,
     /// `None`: the topmost, which is the target itself.
@@ -156,7 +157,8 @@ impl Target {
             Ok(found) => {
                 // Labels that the security module gives by itself stay.
                 let ours = |name: &[u8]| {
-                    !name.starts_with(b"security.") || wanted.iter().any(|(wanted, _)| wanted == name)
+                    !name.starts_with(b"security.")
+                        || wanted.iter().any(|(wanted, _)| wanted == name)
                 };
                 !found.iter().filter(|(name, _)| ours(name)).eq(wanted)
             }
@@ -164,7 +166,8 @@ impl Target {
         }
     }
 
-    /// Makes a directory, and those above it, unless that is done or has failed. A failure is told once.
+    /// Makes a directory, and those above it, unless that is done or has failed. A failure is told
+    /// once.
     pub fn make(&self, dir: &Arc<DirPlan>, dry_run: bool) -> Result<DirState, NotMade> {
         let mut unmade = Vec::new();
         let mut at = dir;
@@ -215,7 +218,8 @@ impl Target {
         Ok(if there { DirState::There } else { DirState::Fresh })
     }
 
-    /// The open directory. It is opened again, name by name from the nearest one that is open, if it was closed.
+    /// The open directory. It is opened again, name by name from the nearest one that is open, if
+    /// it was closed.
     pub fn place(&self, dir: &DirPlan) -> io::Result<Arc<PlaceDir>> {
         let mut below = Vec::new();
         let mut at = dir;
@@ -237,8 +241,8 @@ impl Target {
         Ok(place)
     }
 
-    /// Changes something in a directory. One of ours that its own mode closes to us (it is from an earlier restore) is opened up; it gets
-    /// its mode again when it is done.
+    /// Changes something in a directory. One of ours that its own mode closes to us (it is from an
+    /// earlier restore) is opened up; it gets its mode again when it is done.
     pub fn within<T>(
         &self,
         dir: &DirPlan,
@@ -257,7 +261,8 @@ impl Target {
         }
     }
 
-    /// Makes an entry in place of whatever has its name; only a directory that is not empty stays, and is the error.
+    /// Makes an entry in place of whatever has its name; only a directory that is not empty stays,
+    /// and is the error.
     pub fn create<T>(
         &self,
         dir: &DirPlan,
@@ -355,7 +360,8 @@ pub fn join(path: &[u8], name: &[u8]) -> Vec<u8> {
     [path, slash, name].concat()
 }
 
-/// Open handles by key; the one that was not used for longest is let go when there are too many. Who holds one goes on holding it.
+/// Open handles by key; the one that was not used for longest is let go when there are too many.
+/// Who holds one goes on holding it.
 pub struct Handles<T> {
     open: Mutex<Open<T>>,
 }
