@@ -68,7 +68,7 @@ pub(crate) struct Globals {
     #[arg(short, long, global = true)]
     pub(crate) quiet: bool,
 
-    /// Say more: where each setting comes from, every notice
+    /// Say more: where each setting comes from, every path that a damage hits
     #[arg(short, long, global = true)]
     pub(crate) verbose: bool,
 }

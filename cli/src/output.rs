@@ -59,7 +59,11 @@ impl Output {
     /// What a command did, of which `--quiet` spares the reader. A closed pipe is no failure: the
     /// work is done.
     pub(crate) fn summary(&self, text: &str) -> Result<(), Fail> {
-        if self.quiet { Ok(()) } else { unless_closed(self.line(text)) }
+        if self.quiet {
+            return Ok(());
+        }
+        // At once, so that what is said next comes after it on a terminal.
+        unless_closed(self.line(text).and_then(|()| self.flush()))
     }
 
     pub(crate) fn object(&self, object: &Value) -> Result<(), Fail> {

@@ -162,7 +162,8 @@ fn problem_object(problem: &Problem) -> Value {
 }
 
 fn new_bar() -> ProgressBar {
-    let style = ProgressStyle::with_template("{bar:20} {prefix}\n{wide_msg}")
+    // The shorter line last: what is typed, ^C say, is echoed behind it and must not begin a line.
+    let style = ProgressStyle::with_template("{wide_msg}\n{bar:20} {prefix}")
         .expect("the template is sound")
         .progress_chars("=> ");
     ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr()).with_style(style)

@@ -34,7 +34,8 @@ fn markdown() -> String {
 fn commands(parent: &clap::Command, heading: &str, text: &mut String) {
     for command in parent.get_subcommands().filter(|command| !command.is_hide_set()) {
         let name = command.get_bin_name().unwrap_or(command.get_name());
-        let _ = write!(text, "\n{heading} {name}\n\n");
+        text.truncate(text.trim_end().len());
+        let _ = write!(text, "\n\n{heading} {name}\n\n");
         describe(command, text);
         let own = |arg: &&Arg| !arg.is_global_set() && !arg.is_hide_set() && !is_help(arg);
         command.get_arguments().filter(own).for_each(|arg| option(arg, text));
@@ -61,22 +62,18 @@ fn describe(command: &clap::Command, text: &mut String) {
 
 fn option(arg: &Arg, text: &mut String) {
     let help = arg.get_long_help().or(arg.get_help()).map(|help| help.to_string());
-    let help = help.unwrap_or_default().trim().replace("\n\n", "\n  \n  ");
-    let _ = write!(text, "- `{}`", signature(arg));
-    let _ = write!(text, ": {help}");
-    let hidden =
-        |arg: &Arg| arg.get_possible_values().is_empty() || !arg.get_action().takes_values();
-    if !hidden(arg) {
+    let mut parts = vec![help.unwrap_or_default().trim().replace("\n\n", "\n\n  ")];
+    if arg.get_action().takes_values() {
         let values = arg.get_possible_values();
         let names: Vec<_> = values.iter().map(|value| format!("`{}`", value.get_name())).collect();
-        let _ = write!(text, " One of {}.", names.join(", "));
+        if !names.is_empty() {
+            parts.push(format!("One of {}", names.join(", ")));
+        }
+        if let [default] = arg.get_default_values() {
+            parts.push(format!("Default: `{}`", default.to_string_lossy()));
+        }
     }
-    if let [default] = arg.get_default_values()
-        && arg.get_action().takes_values()
-    {
-        let _ = write!(text, " Default: `{}`.", default.to_string_lossy());
-    }
-    text.push('\n');
+    let _ = writeln!(text, "- `{}`: {}", signature(arg), parts.join(". "));
 }
 
 fn signature(arg: &Arg) -> String {
@@ -84,17 +81,17 @@ fn signature(arg: &Arg) -> String {
         let names = arg.get_value_names().unwrap_or_default();
         names.iter().map(|name| name.to_string()).collect::<Vec<_>>().join(" ")
     };
+    let many = arg.get_num_args().is_some_and(|n| n.max_values() > 1)
+        || matches!(arg.get_action(), ArgAction::Append);
+    let many = if many { " …" } else { "" };
     let mut signature = match (arg.get_short(), arg.get_long()) {
         (Some(short), Some(long)) => format!("-{short}, --{long}"),
         (None, Some(long)) => format!("--{long}"),
         (Some(short), None) => format!("-{short}"),
-        (None, None) => return value(),
+        (None, None) => return value() + many,
     };
     if arg.get_action().takes_values() {
         let _ = write!(signature, " {}", value());
     }
-    if matches!(arg.get_action(), ArgAction::Append) {
-        signature.push_str(" …");
-    }
-    signature
+    signature + many
 }

@@ -182,7 +182,7 @@ fn prompt(tool: &Tool, question: &str) -> Result<Zeroizing<Vec<u8>>, Fail> {
     let orderly = tool.interrupt.orderly();
     let answer = rpassword::prompt_password(question);
     if tool.interrupt.asked() {
-        return Err(Error::Interrupted.into());
+        return Err(Fail::new(Exit::Interrupted, "interrupted"));
     }
     drop(orderly);
     let password = answer.map_err(|e| {

@@ -8,6 +8,8 @@ pub mod index;
 pub mod keys;
 pub mod kind;
 mod layout;
+#[cfg(test)]
+mod mangle;
 pub mod pack;
 pub mod record;
 pub mod repo;

@@ -5,8 +5,9 @@
 //! way back  snapshot → tree → plan → fetch → open → decode → verify → write
 //! ```
 //!
-//! `backup::run`, `restore::run`, `browse`, `maintain::check` and `maintain::keys` are what a program calls; each takes an opened
-//! `repo::Repo` and a `watch::Watch` that is told what happens. The engine never prints, exits, or reads the environment.
+//! `backup::run`, `restore::run`, `browse`, `maintain::check` and `maintain::keys` are what a
+//! program calls; each takes an opened `repo::Repo` and a `watch::Watch` that is told what happens.
+//! The engine never prints, exits, or reads the environment.
 
 pub mod backup;
 pub mod browse;

@@ -13,7 +13,7 @@ pub mod session;
 pub mod snapshots;
 pub mod trees;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
@@ -44,6 +44,8 @@ pub struct Repo {
     slot: ObjectHash,
     roster: Roster,
     roster_hash: [u8; 32],
+    /// Numbers of all valid rosters: a signature that cites another was made by somebody who has seen more.
+    rosters: BTreeSet<u32>,
     /// The folder for this repository below the client's cache folder.
     cache: Option<PathBuf>,
     secrets: Mutex<HashMap<(SessionId, u8), Secret>>,

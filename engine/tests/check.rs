@@ -90,9 +90,8 @@ fn trailer(store: &MemoryStore, pack: &ObjectName) -> Trailer {
 }
 
 fn pack_of(store: &MemoryStore, class: PackClass) -> ObjectName {
-    let of_class = |name: &ObjectName| {
-        PackHeader::from_bytes(&bytes(store, name)).unwrap().class == class
-    };
+    let of_class =
+        |name: &ObjectName| PackHeader::from_bytes(&bytes(store, name)).unwrap().class == class;
     names(store, "packs/").into_iter().find(of_class).unwrap_or_else(|| panic!("no {class:?} pack"))
 }
 
@@ -171,10 +170,13 @@ fn a_clean_repository_is_clean() {
 fn clean_for_every_role() {
     let store = copy(original());
     let owner = open(&store, None, &env());
-    for (i, role) in [Role::Backup, Role::Restore, Role::Auditor, Role::Admin].into_iter().enumerate() {
+    for (i, role) in
+        [Role::Backup, Role::Restore, Role::Auditor, Role::Admin].into_iter().enumerate()
+    {
         let key = KeyFileSecret([100 + i as u8; 32]);
         keys::add(&owner, role, "someone", Unlock::KeyFile(&key)).unwrap();
-        let repo = Repo::open(Arc::new(store.clone()), Unlock::KeyFile(&key), None, &env()).unwrap();
+        let repo =
+            Repo::open(Arc::new(store.clone()), Unlock::KeyFile(&key), None, &env()).unwrap();
         for options in [STRUCTURE, READ_DATA] {
             let watch = Tally::default();
             let report = check::run(&repo, &options, &watch).unwrap();
@@ -185,7 +187,8 @@ fn clean_for_every_role() {
             assert!(watch.problems().iter().all(|problem| problem.kind == ProblemKind::Notice));
         }
         let damaged = copy(&store);
-        let repo = Repo::open(Arc::new(damaged.clone()), Unlock::KeyFile(&key), None, &env()).unwrap();
+        let repo =
+            Repo::open(Arc::new(damaged.clone()), Unlock::KeyFile(&key), None, &env()).unwrap();
         let pack = pack_of(&damaged, PackClass::Data);
         damage(&damaged, &pack, Action::Delete);
         let report = check::run(&repo, &STRUCTURE, &Tally::default()).unwrap();
@@ -244,7 +247,12 @@ fn packs() {
         }
         // Names and references are read by the walk, content only with `read_data`.
         let walked = class != PackClass::Data;
-        check_case(place, name, Action::FlipAt(64 + 3), if walked && class != PackClass::Mixed { all } else { rot_only });
+        check_case(
+            place,
+            name,
+            Action::FlipAt(64 + 3),
+            if walked && class != PackClass::Mixed { all } else { rot_only },
+        );
         if parts.directory_offset > parts.frames_end {
             check_case(place, name, Action::FlipAt(parts.frames_end), rot_only);
             check_case(place, name, Action::FlipAt(parts.directory_offset - 1), rot_only);
@@ -272,8 +280,12 @@ fn a_lost_index_run_is_told_by_its_packs() {
     // The roots are found in the first place that has no run: their packs.
     assert!(!report.damages.is_empty());
     assert!(report.damages.iter().all(|found| found.object.starts_with("packs/")));
-    assert_eq!(report.damages.iter().flat_map(|found| &found.snapshots).collect::<BTreeSet<_>>().len(), 2);
-    let notices = watch.problems().into_iter().filter(|problem| problem.kind == ProblemKind::Notice);
+    assert_eq!(
+        report.damages.iter().flat_map(|found| &found.snapshots).collect::<BTreeSet<_>>().len(),
+        2
+    );
+    let notices =
+        watch.problems().into_iter().filter(|problem| problem.kind == ProblemKind::Notice);
     assert_eq!(notices.count() as u64, report.packs);
 }
 
@@ -288,13 +300,29 @@ fn a_snapshot_that_vanished() {
 }
 
 #[test]
+fn the_last_snapshot_vanished() {
+    let (cache, source) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = new_store(&env());
+    let repo = open(&store, Some(cache.path()), &env());
+    back_up(&repo, source.path());
+    let report = || check::run(&repo, &STRUCTURE, &Tally::default()).unwrap();
+    assert_eq!(report().damages, vec![]);
+    store.delete(&names(&store, "snapshots/")[0]).unwrap();
+    // Its client remembers.
+    let report = report();
+    assert_eq!(report.damages.len(), 1, "{:?}", report.damages);
+    assert_eq!(report.damages[0].object, "snapshots");
+}
+
+#[test]
 fn damage_names_snapshots_and_paths() {
     let store = copy(original());
     let repo = open(&store, None, &env());
     let pack = pack_of(&store, PackClass::Data);
     damage(&store, &pack, Action::FlipAt(64 + 5));
     let report = check::run(&repo, &READ_DATA, &Tally::default()).unwrap();
-    let frames: Vec<_> = report.damages.iter().filter(|found| found.what.contains("frame at 64")).collect();
+    let frames: Vec<_> =
+        report.damages.iter().filter(|found| found.what.contains("frame at 64")).collect();
     let [found] = frames[..] else { panic!("{:?}", report.damages) };
     assert_eq!((found.object.as_str(), found.snapshots.len()), (pack.as_str(), 2));
     let [path] = &found.paths[..] else { panic!("{:?}", found.paths) };
@@ -319,14 +347,20 @@ fn everything_lost_at_once() {
     }
     let objects: BTreeSet<String> = store.names().iter().map(|name| name.to_string()).collect();
     let rot = check::without_key(&store, &Tally::default()).unwrap();
-    assert_eq!(rot.damages.iter().map(|found| found.object.clone()).collect::<BTreeSet<_>>(), objects);
+    assert_eq!(
+        rot.damages.iter().map(|found| found.object.clone()).collect::<BTreeSet<_>>(),
+        objects
+    );
     let report = check::run(&repo, &READ_DATA, &Tally::default()).unwrap();
     let found: BTreeSet<_> = report.damages.iter().map(|found| found.object.clone()).collect();
     assert!(found.is_superset(&objects), "{:?}", objects.difference(&found).collect::<Vec<_>>());
     for name in store.names() {
         store.delete(&name).unwrap();
     }
-    assert!(matches!(check::without_key(&store, &Tally::default()), Err(Error::NoRepository { .. })));
+    assert!(matches!(
+        check::without_key(&store, &Tally::default()),
+        Err(Error::NoRepository { .. })
+    ));
     assert!(!check::run(&repo, &READ_DATA, &Tally::default()).unwrap().damages.is_empty());
 }
 
@@ -366,4 +400,29 @@ fn what_opening_says() {
     store.delete(&names(&store, "repo.cbor")[0]).unwrap();
     let opened = Repo::open(Arc::new(store), Unlock::KeyFile(&KEY), None, &env());
     assert!(matches!(opened, Err(Error::NoRepository { .. })));
+}
+
+/// By hand: how fast packs are read, on one thread.
+#[test]
+#[ignore = "measures"]
+fn speed() {
+    let source = tempfile::tempdir().unwrap();
+    for i in 0..16 {
+        std::fs::write(source.path().join(format!("{i}")), noise(i, 64 << 20)).unwrap();
+    }
+    let store = MemoryStore::new();
+    let options = strongroom::repo::InitOptions::default();
+    strongroom::repo::init(Arc::new(store.clone()), Unlock::KeyFile(&KEY), &options, &env())
+        .unwrap();
+    back_up(&open(&store, None, &env()), source.path());
+    let repo = open(&store, None, &Env::system(1));
+    for _ in 0..3 {
+        let report = check::run(&repo, &READ_DATA, &Tally::default()).unwrap();
+        let rate = report.bytes_read as f64 / report.seconds / (1u64 << 30) as f64;
+        println!(
+            "{rate:.2} GiB/s of {} bytes, {} damages",
+            report.bytes_read,
+            report.damages.len()
+        );
+    }
 }

@@ -1,11 +1,15 @@
-//! Is the repository sound? Three depths: without any key every object is held to its hash; with a key every record, signature,
-//! index row and reference is followed (`run`); with `read_data` every pack is read, opened, decoded, and every chunk proven by its id.
+//! Is the repository sound? Three depths: without any key every object is held to its hash; with a
+//! key every record, signature, index row and reference is followed (`run`); with `read_data` every
+//! pack is read, opened, decoded, and every chunk proven by its id.
 //!
-//!     listing → records → snapshots → index runs → packs → walk → blame
+//! ```text
+//! listing → records → snapshots → index runs → packs → walk → blame
+//! ```
 //!
-//! Nothing stops at the first damage. What a role cannot open is left out, and a notice says so. Nothing is repaired or written here.
-//! Names are listed against the order in which writers write (snapshots first, packs last), so a backup that runs at the same time
-//! is never taken for damage; a prune that deletes meanwhile may be.
+//! Nothing stops at the first damage. What a role cannot open is left out, and a notice says so.
+//! Nothing is repaired or written here. Names are listed against the order in which writers write
+//! (snapshots first, packs last), so a backup that runs at the same time is never taken for damage;
+//! a prune that deletes meanwhile may be.
 
 mod blame;
 mod data;

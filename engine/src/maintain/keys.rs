@@ -1,6 +1,7 @@
-//! Slots and identities: who has a key to this repository, adding one, removing one, changing a password.
-//! Removing a slot destroys that copy of the keys, no more: whoever kept the slot object, or what it wraps, still has what
-//! the role holds, and the identity stays listed in the roster. Revoking an identity (a new epoch) is not done here.
+//! Slots and identities: who has a key to this repository, adding one, removing one, changing a
+//! password. Removing a slot destroys that copy of the keys, no more: whoever kept the slot object,
+//! or what it wraps, still has what the role holds, and the identity stays listed in the roster.
+//! Revoking an identity (a new epoch) is not done here.
 
 use crate::env::TimeNs;
 use crate::error::{Error, Named, Result};
@@ -39,14 +40,15 @@ pub struct SlotInfo {
 
 /// Every slot, in the order of their ids.
 pub fn list(repo: &Repo) -> Result<Vec<SlotInfo>> {
-    let (roster, _) = newest_roster(&**repo.store(), repo.bundle())?;
+    let (roster, _) = newest_roster(&**repo.store(), repo.bundle())?.newest;
     let ids = repo.object_hashes("slots")?;
     ids.into_iter().map(|id| info(repo, &roster, id)).collect()
 }
 
-/// Makes a new identity and a slot that wraps its role's keys; ids of the slot and of the identity. An owner may add every
-/// role. An admin may add role backup as far as the roster goes, but can wrap only keys that it holds.
-/// The roster is durable before the slot: a slot whose identity nobody knows would open nothing.
+/// Makes a new identity and a slot that wraps its role's keys; ids of the slot and of the identity.
+/// An owner may add every role. An admin may add role backup as far as the roster goes, but can
+/// wrap only keys that it holds. The roster is durable before the slot: a slot whose identity
+/// nobody knows would open nothing.
 pub fn add(
     repo: &Repo,
     role: Role,
@@ -59,7 +61,8 @@ pub fn add(
         role: repo.role(),
         needs: "every key that the new slot is to hold (owner)",
     })?;
-    let (env, signing, kem) = (repo.env(), Secret(repo.env().random()), KemSecret(repo.env().random()));
+    let (env, signing, kem) =
+        (repo.env(), Secret(repo.env().random()), KemSecret(repo.env().random()));
     let identity = Identity {
         id: IdentityId(env.random()),
         name: name.to_owned(),
@@ -88,9 +91,9 @@ pub fn add(
     Ok((put_slot(repo, &bundle, unlock)?, id))
 }
 
-/// Deletes the slot whose id begins with `slot_prefix`, and says which it was. The identity stays listed and is not revoked.
-/// An owner may remove every slot, an admin those of role backup. The last owner's slot stays, and so does the slot in use unless
-/// another owner's is there.
+/// Deletes the slot whose id begins with `slot_prefix`, and says which it was. The identity stays
+/// listed and is not revoked. An owner may remove every slot, an admin those of role backup. The
+/// last owner's slot stays, and so does the slot in use unless another owner's is there.
 pub fn remove(repo: &Repo, slot_prefix: &str) -> Result<SlotInfo> {
     let slots = list(repo)?;
     let wanted = slot_prefix.to_ascii_lowercase();
@@ -114,14 +117,14 @@ pub fn remove(repo: &Repo, slot_prefix: &str) -> Result<SlotInfo> {
     Ok(slot.clone())
 }
 
-/// Wraps the keys of the slot that opened this repository anew; id of the new slot. The old one is deleted once the new one is
-/// durable. `Repo::slot` keeps naming the old one.
+/// Wraps the keys of the slot that opened this repository anew; id of the new slot. The old one is
+/// deleted once the new one is durable. `Repo::slot` keeps naming the old one.
 pub fn change_password(repo: &Repo, unlock: Unlock) -> Result<ObjectHash> {
     let old = slot_name(&repo.slot());
     if !repo.exists(&old)? {
         return Err(Error::Setting { what: format!("{old} is gone: open the repository again") });
     }
-    let (roster, _) = newest_roster(&**repo.store(), repo.bundle())?;
+    let (roster, _) = newest_roster(&**repo.store(), repo.bundle())?.newest;
     let bundle = Bundle { roster: roster.number, ..repo.bundle().clone() };
     let id = put_slot(repo, &bundle, unlock)?;
     repo.store().delete(&object_name(&old)?)?;
@@ -157,9 +160,8 @@ fn info(repo: &Repo, roster: &Roster, id: ObjectHash) -> Result<SlotInfo> {
         identity: slot.identity,
         role: slot.role,
         added: listed.map(|identity| identity.added_ns),
-        active: listed.is_some_and(|identity| {
-            identity.state == State::Active && identity.role == slot.role
-        }),
+        active: listed
+            .is_some_and(|identity| identity.state == State::Active && identity.role == slot.role),
         ours: id == repo.slot(),
         name: slot.name,
     })
@@ -179,7 +181,7 @@ fn put_slot(repo: &Repo, bundle: &Bundle, unlock: Unlock) -> Result<ObjectHash> 
 fn enlist(repo: &Repo, identity: &Identity) -> Result<Roster> {
     let store = &**repo.store();
     for _ in 0..RACES_MAX {
-        let newest = newest_roster(store, repo.bundle())?;
+        let newest = newest_roster(store, repo.bundle())?.newest;
         let (next, bytes) = with_identity(repo, &newest, highest_number(repo)?, identity)?;
         let name = object_name(&Roster::name(next.number))?;
         if store.put_if_absent(&name, &bytes)? == Put::Created {
@@ -211,7 +213,8 @@ fn with_identity(
     };
     let bytes = Record::build(Kind::Roster, &next.to_cbor(), &name, &[signer], repo.id());
     // What we write must not be void: an admin who was revoked meanwhile learns it here.
-    validate_next(repo.id(), &repo.bundle().root, Some(newest), next.number, &bytes).named(&name)?;
+    validate_next(repo.id(), &repo.bundle().root, Some(newest), next.number, &bytes)
+        .named(&name)?;
     Ok((next, bytes))
 }
 

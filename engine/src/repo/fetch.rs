@@ -107,9 +107,11 @@ impl<'r> Fetcher<'r> {
         }
         let plain = Arc::new(self.frame(frame, &mut Decoder::new())?);
         let mut cache = self.cache.lock().expect("no panic holds this lock");
-        cache.bytes += plain.len();
-        cache.order.push_back(place);
-        cache.frames.insert(place, plain.clone());
+        // Two threads may have decoded it at once: it counts once.
+        if cache.frames.insert(place, plain.clone()).is_none() {
+            cache.bytes += plain.len();
+            cache.order.push_back(place);
+        }
         while cache.bytes > CACHE_BYTES && cache.order.len() > 1 {
             let oldest = cache.order.pop_front().expect("more than one");
             if let Some(gone) = cache.frames.remove(&oldest) {

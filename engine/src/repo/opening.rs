@@ -1,7 +1,7 @@
 //! Opening: the slot that our password or key file fits, the chain of rosters, and the index as a writer or a reader
 //! may use it. The order of reads in `Repo::index` is part of the protocol (DESIGN.md, 6.1).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -13,7 +13,7 @@ use crate::format::id::{ObjectHash, PackId, RepositoryId, from_hex, hash};
 use crate::format::record::{Kind, Record, check_rot};
 use crate::format::kind::parse_number;
 use crate::format::repo::RepoFile;
-use crate::format::roster::{Roster, State, Trust, validate_next};
+use crate::format::roster::{Link, State, Trust, validate_next};
 use crate::format::slot::{Bundle, Role, Slot, Unlock};
 use crate::repo::Repo;
 use crate::repo::lookup::{Index, Packs, Trusted};
@@ -35,7 +35,7 @@ impl Repo {
             let cause = "it is not the one that this slot belongs to".to_owned();
             return Err(Error::Damaged { what: "repo.cbor".to_owned(), cause });
         }
-        let (roster, roster_hash) = newest_roster(&*store, &bundle)?;
+        let Rosters { newest: (roster, roster_hash), valid } = newest_roster(&*store, &bundle)?;
         let ours = roster.identity(bundle.identity);
         if ours.is_none_or(|member| member.role != bundle.role) {
             let cause = "it does not list the identity of this slot in its role".to_owned();
@@ -64,6 +64,7 @@ impl Repo {
             slot,
             roster,
             roster_hash,
+            rosters: valid,
             cache,
             secrets,
         })
@@ -214,17 +215,26 @@ fn open_slot(
     Err(broken.unwrap_or(Error::WrongKey { slots: ids.len() }))
 }
 
+/// The chain of rosters as the store shows it now.
+pub(crate) struct Rosters {
+    pub newest: Link,
+    /// Numbers of all valid ones.
+    pub valid: BTreeSet<u32>,
+}
+
 /// Follows the chain from the root key; invalid objects are void, the newest valid one counts.
-pub(crate) fn newest_roster(store: &dyn Store, bundle: &Bundle) -> Result<(Roster, [u8; 32])> {
+pub(crate) fn newest_roster(store: &dyn Store, bundle: &Bundle) -> Result<Rosters> {
     let mut names = Vec::new();
     store.list("roster", &mut |name, _| names.push(name))?;
-    let mut newest: Option<(Roster, [u8; 32])> = None;
+    let mut newest: Option<Link> = None;
+    let mut valid = BTreeSet::new();
     for name in &names {
         let Some(number) = parse_number(name.last()) else { continue };
         let bytes = store.get(name, RECORD_BYTES_MAX)?;
         let repository = bundle.repository;
         if let Ok(next) = validate_next(repository, &bundle.root, newest.as_ref(), number, &bytes) {
             newest = Some(next);
+            valid.insert(number);
         }
     }
     let (roster, roster_hash) = newest.ok_or_else(|| Error::Damaged {
@@ -235,5 +245,5 @@ pub(crate) fn newest_roster(store: &dyn Store, bundle: &Bundle) -> Result<(Roste
         let what = format!("roster {} is the newest here, this slot has seen {}", roster.number, bundle.roster);
         return Err(Error::Rollback { what });
     }
-    Ok((roster, roster_hash))
+    Ok(Rosters { newest: (roster, roster_hash), valid })
 }

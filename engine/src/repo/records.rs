@@ -4,7 +4,7 @@ use crate::error::{Error, FormatError, Named, Result};
 use crate::format::id::{IdentityId, ObjectHash, PackId, SessionId, hash};
 use crate::format::pack::{Directory, SealRow, TRAILER_LEN, Trailer};
 use crate::format::record::{Kind, Record, check_rot};
-use crate::format::roster::{Identity, State};
+use crate::format::roster::{Identity, Roster, State};
 use crate::format::seal::{
     COMMIT_LEN, CONTEXT_LEN, Context, Label, Recipient, Sealer, body_header, frame_nonce, open_body,
     seal_body,
@@ -12,6 +12,7 @@ use crate::format::seal::{
 use crate::format::session::{SealedSecret, Seals};
 use crate::format::slot::Role;
 use crate::repo::Repo;
+use crate::repo::opening::newest_roster;
 use crate::repo::packer::pack_name;
 use crate::store::{ObjectName, Put, StoreError};
 
@@ -29,6 +30,11 @@ pub struct Read {
     /// H of the stored bytes.
     pub hash: [u8; 32],
     pub stored_bytes: u64,
+}
+
+/// Was the object that was asked for not there?
+pub(crate) fn is_not_found(error: &Error) -> bool {
+    matches!(error, Error::Store(StoreError::NotFound { .. }))
 }
 
 pub fn object_name(name: &str) -> Result<ObjectName> {
@@ -103,11 +109,9 @@ impl Repo {
     fn verify(&self, record: &Record, name: &str) -> Result<(IdentityId, Role)> {
         let mut cause = "it carries no signature of anyone in the roster";
         for signature in &record.signatures {
-            if signature.roster > self.roster().number {
-                let what = format!("{name} cites roster {}, the newest here is {}", signature.roster, self.roster().number);
-                return Err(Error::Rollback { what });
-            }
-            let Some(member) = self.roster().identity(signature.identity) else { continue };
+            let fresh = self.roster_beyond(signature.roster, name)?;
+            let roster = fresh.as_ref().unwrap_or(self.roster());
+            let Some(member) = roster.identity(signature.identity) else { continue };
             if !may_sign(member, record.kind, name) {
                 cause = "its author's role or state does not allow it";
                 continue;
@@ -118,6 +122,22 @@ impl Repo {
             }
         }
         Err(Error::Damaged { what: name.to_owned(), cause: cause.to_owned() })
+    }
+
+    /// A signature may cite a roster that came after this repository was opened: then the chain is read again. One that
+    /// is not in it even so was made by somebody who has seen more than the store shows.
+    fn roster_beyond(&self, cited: u32, name: &str) -> Result<Option<Roster>> {
+        if self.rosters.contains(&cited) {
+            return Ok(None);
+        }
+        let now = newest_roster(&**self.store(), self.bundle())?;
+        let (newest, _) = now.newest;
+        if !now.valid.contains(&cited) {
+            let number = newest.number;
+            let what = format!("{name} cites roster {cited}; the newest here is {number}");
+            return Err(Error::Rollback { what });
+        }
+        Ok(Some(newest))
     }
 
     /// Opens the sealed body of a record that was read.

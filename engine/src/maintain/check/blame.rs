@@ -1,5 +1,6 @@
-//! What a break costs: which snapshots need it and, where the key sees names, which paths. Runs only if something is broken, walks each
-//! snapshot with names, and passes over what it has found whole once.
+//! What a break costs: which snapshots need it and, where the key sees names, which paths. Runs
+//! only if something is broken, walks each snapshot with names, and passes over what it has found
+//! whole once.
 
 use std::collections::{HashMap, HashSet};
 
@@ -43,8 +44,7 @@ pub fn blame(
     broken: &Broken,
     roots: &[(SessionId, Directory)],
 ) -> Result<()> {
-    let mut blame =
-        Blame { check, fetcher, broken, whole: HashSet::new(), lists: HashMap::new() };
+    let mut blame = Blame { check, fetcher, broken, whole: HashSet::new(), lists: HashMap::new() };
     roots.iter().try_for_each(|(snapshot, root)| blame.snapshot(snapshot, root))
 }
 
@@ -93,7 +93,8 @@ impl Blame<'_> {
     fn items(&mut self, dir: &Directory) -> Result<Vec<Item>> {
         let own = [dir.refs, dir.tree].iter().flat_map(|id| self.damages(id)).collect();
         let mut items = vec![Item { name: None, damages: own, child: None }];
-        let Some(refs) = self.node(&dir.refs, self.check.repo.refid_key(), RefsNode::from_bytes)? else {
+        let Some(refs) = self.node(&dir.refs, self.check.repo.refid_key(), RefsNode::from_bytes)?
+        else {
             return Ok(items);
         };
         let tree = match self.check.repo.id_key() {

@@ -1,12 +1,13 @@
-//! A pack read whole: its bytes held to its name, every frame that the key can open opened and decoded, every chunk proven by its id.
-//! Bounded: a thread holds one window of the pack and one decoded frame.
+//! A pack read whole: its bytes held to its name, every frame that the key can open opened and
+//! decoded, every chunk proven by its id. Bounded: a thread holds one window of the pack and one
+//! decoded frame.
 
 use std::sync::Arc;
 
+use super::Check;
 use super::findings::{DamageIndex, cause_of};
 use super::stream::{Buffer, PackStream};
 use super::without_key::ROTTEN;
-use super::Check;
 use crate::error::{Error, Named, Result};
 use crate::format::codec::Decoder;
 use crate::format::id::{ChunkId, IdKey};
@@ -37,7 +38,8 @@ pub fn frames(segment: &Arc<Segment>, positions: impl Iterator<Item = u32>) -> V
     let run = segment.run();
     let place = |position| run.location(position).expect("validated with its run");
     let mut places: Vec<_> = positions.map(place).collect();
-    places.sort_unstable_by_key(|place| (place.frame.offset, place.frame_index, place.chunk.offset));
+    places
+        .sort_unstable_by_key(|place| (place.frame.offset, place.frame_index, place.chunk.offset));
     let mut frames: Vec<Frame> = Vec::new();
     for part in places.chunk_by(|a, b| a.frame_index == b.frame_index) {
         let copy = Copy { place: part[0], segment: segment.clone() };
@@ -67,7 +69,10 @@ pub fn read_pack(
     let mut stream = PackStream::new(store, &pack.id, pack.len, window, &on_read);
     for frame in frames {
         let proven = prove(check, fetcher, frame, &mut stream, decoder, plain);
-        let bad = match check.findings.sort(name, proven.map_err(|error| at_frame(frame, name, &error)))? {
+        let bad = match check
+            .findings
+            .sort(name, proven.map_err(|error| at_frame(frame, name, &error)))?
+        {
             Ok(bad) => bad,
             // A notice has been given.
             Err(None) => continue,
@@ -115,7 +120,8 @@ fn prove(
     Ok(frame.chunks.iter().filter(|chunk| !proven(chunk)).map(|chunk| chunk.id).collect())
 }
 
-/// The key of the chunk ids in this frame. `None`: our role opens no such frames, so it is held to the pack's hash only.
+/// The key of the chunk ids in this frame. `None`: our role opens no such frames, so it is held to
+/// the pack's hash only.
 fn key_of<'a>(check: &Check<'a>, frame: &Frame, name: &str) -> Result<Option<&'a IdKey>> {
     let recipient = Context::from_bytes(&frame.at.context.context).named(name)?.recipient;
     let key = match recipient {
@@ -128,7 +134,8 @@ fn key_of<'a>(check: &Check<'a>, frame: &Frame, name: &str) -> Result<Option<&'a
         }
     };
     if key.is_none() {
-        let what = format!("role {} cannot open all frames: held to their hash only", check.repo.role());
+        let what =
+            format!("role {} cannot open all frames: held to their hash only", check.repo.role());
         check.findings.notice("packs", &what);
     }
     Ok(key)

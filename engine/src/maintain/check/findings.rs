@@ -1,5 +1,6 @@
-//! What a check has found: damages, each with the snapshots and paths that it costs, and notices. Every finding is told to the watch
-//! once, when it is met first. Which damage costs which path is found out elsewhere.
+//! What a check has found: damages, each with the snapshots and paths that it costs, and notices.
+//! Every finding is told to the watch once, when it is met first. Which damage costs which path is
+//! found out elsewhere.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard};
@@ -79,9 +80,13 @@ impl<'w> Findings<'w> {
         }
     }
 
-    /// Takes the error of one object as its damage, or, if only the key is missing, as a notice. What concerns the whole run
-    /// stays an error.
-    pub fn sort<T>(&self, object: &str, result: Result<T>) -> Result<Result<T, Option<DamageIndex>>> {
+    /// Takes the error of one object as its damage, or, if only the key is missing, as a notice.
+    /// What concerns the whole run stays an error.
+    pub fn sort<T>(
+        &self,
+        object: &str,
+        result: Result<T>,
+    ) -> Result<Result<T, Option<DamageIndex>>> {
         match result {
             Ok(value) => Ok(Ok(value)),
             Err(error @ (Error::Interrupted | Error::Cache { .. })) => Err(error),

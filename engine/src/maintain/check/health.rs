@@ -1,4 +1,5 @@
-//! Can a chunk be had? Answers from what the checks of runs and packs have found so far, and lays the blame on objects if it cannot.
+//! Can a chunk be had? Answers from what the checks of runs and packs have found so far, and lays
+//! the blame on objects if it cannot.
 
 use std::collections::HashMap;
 
@@ -72,7 +73,8 @@ impl<'a> Health<'a> {
                 self.check.findings.damage(pack_name(pack).as_str(), what)
             }
             None => {
-                let what = "no index run that can be read, and no pack, has chunks that snapshots need";
+                let what =
+                    "no index run that can be read, and no pack, has chunks that snapshots need";
                 self.check.findings.damage("index", what)
             }
         }
@@ -81,7 +83,10 @@ impl<'a> Health<'a> {
     /// The object to name for something that is wrong inside a chunk.
     pub fn object_of(&self, id: &ChunkId) -> String {
         let copy = self.index.copies(id).into_iter().next();
-        copy.map_or_else(|| format!("chunk {id}"), |copy| pack_name(&copy.place.pack.id).to_string())
+        copy.map_or_else(
+            || format!("chunk {id}"),
+            |copy| pack_name(&copy.place.pack.id).to_string(),
+        )
     }
 
     /// Where the first copy lies: chunks near each other are best fetched one after the other.

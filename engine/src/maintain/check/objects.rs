@@ -1,20 +1,22 @@
-//! What there is, and every record but rosters, snapshots and index runs: parsed, held to its hash, signed by somebody entitled, opened
-//! where it is sealed. What control records say is kept for the other parts; which packs they need is not looked at here.
+//! What there is, and every record but rosters, snapshots and index runs: parsed, held to its hash,
+//! signed by somebody entitled, opened where it is sealed. What control records say is kept for the
+//! other parts; which packs they need is not looked at here.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
 
 use super::{Check, parallel};
 use crate::error::{Error, Named, Result};
-use crate::format::control::{Attestation, Damage, Doomed, Forgotten, Hold, Proposal, Release, Verdict};
+use crate::format::control::{
+    Attestation, Damage, Doomed, Forgotten, Hold, Proposal, Release, Verdict,
+};
 use crate::format::id::{HoldId, ObjectHash, PackId, SessionId, from_hex, hash};
 use crate::format::kind::{Kind, kinds_at};
 use crate::format::record::{Record, check_rot};
 use crate::format::roster::State;
 use crate::format::session::{Seals, Session};
 use crate::format::slot::Slot;
-use crate::repo::records::{RECORD_BYTES_MAX, Read};
-use crate::store::StoreError;
+use crate::repo::records::{RECORD_BYTES_MAX, Read, is_not_found};
 
 /// The folders of records that are checked here.
 const FOLDERS: [&str; 8] =
@@ -22,6 +24,8 @@ const FOLDERS: [&str; 8] =
 
 /// All names, in the order that `Listing::read` says.
 pub struct Listing {
+    /// Number and H of the last snapshot that this client wrote, if its cache remembers.
+    pub own_chain: Option<(u64, [u8; 32])>,
     pub snapshots: Vec<SessionId>,
     pub runs: Vec<ObjectHash>,
     /// Stored lengths in bytes.
@@ -34,8 +38,11 @@ impl Listing {
     /// Snapshots come first and packs last: whatever a snapshot or run that we see needs was there before it.
     pub fn read(check: &Check) -> Result<Self> {
         let store = check.repo.store();
+        let own_chain = check.repo.cache().and_then(|_| check.repo.chain().ok());
+        let own_chain = own_chain.and_then(|(sequence, last)| Some((sequence, last?)));
         let mut snapshots = Vec::new();
-        store.list("snapshots", &mut |name, _| snapshots.extend(SessionId::from_hex(name.last())))?;
+        store
+            .list("snapshots", &mut |name, _| snapshots.extend(SessionId::from_hex(name.last())))?;
         let runs = check.repo.object_hashes("index")?;
         let mut packs = HashMap::new();
         store.list("packs", &mut |name, len| {
@@ -50,7 +57,7 @@ impl Listing {
                 }
             })?;
         }
-        Ok(Self { snapshots, runs, packs, others })
+        Ok(Self { own_chain, snapshots, runs, packs, others })
     }
 }
 
@@ -75,15 +82,20 @@ struct Collected {
 /// Checks every record of the listing.
 pub fn check_records(check: &Check, listing: &Listing) -> Result<Control> {
     let collected = Mutex::<Collected>::default();
-    parallel::each(check.threads(), &listing.others, || (), |(), name| {
-        check.go_on()?;
-        check.watch.current(name.as_bytes());
-        match record(check, name, &collected) {
-            // Deleted between listing and reading. What never was listed is missed by those who need it.
-            Err(Error::Store(StoreError::NotFound { .. })) if name != "repo.cbor" => Ok(()),
-            checked => check.findings.take(name, checked).map(drop),
-        }
-    })?;
+    parallel::each(
+        check.threads(),
+        &listing.others,
+        || (),
+        |(), name| {
+            check.go_on()?;
+            check.watch.current(name.as_bytes());
+            match record(check, name, &collected) {
+                // Deleted between listing and reading. What never was listed is missed by those who need it.
+                Err(error) if is_not_found(&error) && name != "repo.cbor" => Ok(()),
+                checked => check.findings.take(name, checked).map(drop),
+            }
+        },
+    )?;
     let Collected { mut control, holds, released } =
         collected.into_inner().expect("no panic holds this lock");
     let held = holds.into_iter().filter(|(hold, _)| !released.contains(hold));

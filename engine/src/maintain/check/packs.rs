@@ -1,5 +1,6 @@
-//! Index runs and packs: every run opens and is valid, its packs are there, and each pack's own directory says the same as the run.
-//! Frames are read only with `read_data`, and in a file of their own.
+//! Index runs and packs: every run opens and is valid, its packs are there, and each pack's own
+//! directory says the same as the run. Frames are read only with `read_data`, and in a file of
+//! their own.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
@@ -12,9 +13,7 @@ use super::{Check, parallel};
 use crate::error::{Error, Named, Result};
 use crate::format::id::{ChunkId, IdentityId, ObjectHash, PackId};
 use crate::format::index::{Location, PackRow, Run, RunBuilder};
-use crate::format::pack::{
-    Directory, HEADER_LEN, PackClass, PackHeader, TRAILER_LEN,
-};
+use crate::format::pack::{Directory, HEADER_LEN, PackClass, PackHeader, TRAILER_LEN};
 use crate::format::seal::{CONTEXT_LEN, Context, Recipient};
 use crate::repo::fetch::Fetcher;
 use crate::repo::lookup::{Index, Packs, Trusted};
@@ -85,7 +84,9 @@ pub fn check(
     let mut met = HashSet::new();
     for (run, segment) in runs.names.iter().zip(runs.index.segments()) {
         let mut jobs = Vec::new();
-        for (positions, row) in positions_by_pack(&segment.run()).into_iter().zip(segment.run().packs()) {
+        for (positions, row) in
+            positions_by_pack(&segment.run()).into_iter().zip(segment.run().packs())
+        {
             if !is_there(check, listing, control, run, &row, &bad) {
                 continue;
             }
@@ -208,9 +209,8 @@ fn directory(check: &Check, row: &PackRow) -> Result<Directory> {
 /// The header in clear tells what the sealed parts tell.
 fn check_header(check: &Check, job: &Job, directory: &Directory) -> Result<()> {
     let name = pack_name(&job.row.id);
-    let damaged = |cause: &str| {
-        Err(Error::Damaged { what: name.to_string(), cause: cause.to_owned() })
-    };
+    let damaged =
+        |cause: &str| Err(Error::Damaged { what: name.to_string(), cause: cause.to_owned() });
     let (mut head, mut trailer) = ([0; HEADER_LEN], [0; CONTEXT_LEN]);
     check.repo.store().get_range(&name, 0, &mut head)?;
     check.repo.store().get_range(&name, job.row.len - TRAILER_LEN as u64, &mut trailer)?;
@@ -289,4 +289,3 @@ fn same(run: &Run, place: &Location, own: &Run, here: &Location) -> bool {
         && run.context(place.frame.context) == own.context(here.frame.context)
         && bases(run, place) == bases(own, here)
 }
-

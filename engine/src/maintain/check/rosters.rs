@@ -1,8 +1,8 @@
-//! The chain of rosters, followed again from the root key. One that has rotted or is missing is damage; one that is void (somebody
-//! wrote what he may not) harms nobody and is a notice.
+//! The chain of rosters, followed again from the root key. One that has rotted or is missing is
+//! damage; one that is void (somebody wrote what he may not) harms nobody and is a notice.
 
 use super::Check;
-use crate::error::{Error, Named, Result};
+use crate::error::{Named, Result};
 use crate::format::kind::parse_number;
 use crate::format::record::check_rot;
 use crate::format::roster::{Link, Roster, validate_next};
@@ -36,14 +36,15 @@ pub fn check(check: &Check) -> Result<()> {
     }
     let reached = newest.map_or(0, |(roster, _)| roster.number);
     if reached < seen {
-        let what = format!("the chain of valid rosters ends at {reached}, this key has seen {seen}");
+        let what =
+            format!("the chain of valid rosters ends at {reached}, this key has seen {seen}");
         check.findings.damage(&Roster::name(seen), &what);
     }
     Ok(())
 }
 
 fn sound_bytes(check: &Check, name: &str) -> Result<Vec<u8>> {
-    let bytes = check.repo.get(name, RECORD_BYTES_MAX).map_err(Error::from)?;
+    let bytes = check.repo.get(name, RECORD_BYTES_MAX)?;
     check.read(bytes.len() as u64);
     check_rot(name, &bytes).named(name)?;
     Ok(bytes)

@@ -1,18 +1,17 @@
-//! Snapshots and tombstones: read, signed, opened where the key allows; nothing has vanished from a writer's chain. What hangs below
-//! their roots is walked elsewhere.
+//! Snapshots and tombstones: read, signed, opened where the key allows; nothing has vanished from a
+//! writer's chain. What hangs below their roots is walked elsewhere.
 
 use std::collections::HashSet;
 
-use super::objects::{Control, Listing};
 use super::Check;
-use crate::error::{Error, Named, Result};
+use super::objects::{Control, Listing};
+use crate::error::{Named, Result};
 use crate::format::id::{SessionId, hash};
 use crate::format::record::{Kind, Record};
 use crate::format::seal::Recipient;
 use crate::format::snapshot::Directory;
 use crate::repo::SnapshotInfo;
-use crate::repo::records::RECORD_BYTES_MAX;
-use crate::store::StoreError;
+use crate::repo::records::{RECORD_BYTES_MAX, is_not_found};
 
 #[derive(Default)]
 pub struct Live {
@@ -37,7 +36,7 @@ pub fn check(check: &Check, listing: &Listing, control: &Control) -> Result<Live
         check.go_on()?;
         let name = format!("snapshots/{id}");
         let object = match read(check, &name, &mut chains.known) {
-            Err(Error::Store(StoreError::NotFound { .. })) => continue,
+            Err(error) if is_not_found(&error) => continue,
             object => object,
         };
         if matches!(object, Ok(Kind::Tombstone)) {
@@ -58,7 +57,8 @@ pub fn check(check: &Check, listing: &Listing, control: &Control) -> Result<Live
             Err(Some(damage)) => check.findings.costs(damage, id, None),
         }
     }
-    chains.check(check)?;
+    chains.check(check);
+    chains.check_own(check, listing);
     Ok(live)
 }
 
@@ -93,15 +93,22 @@ fn check_seals(check: &Check, id: &SessionId) -> Result<()> {
 }
 
 impl Chains {
-    /// A snapshot that vanished without a record is damage (DESIGN.md, 6.4); a chain that starts again is worth a notice.
-    fn check(&self, check: &Check) -> Result<()> {
+    /// The first of a chain cites none.
+    fn knows(&self, previous: &Option<[u8; 32]>) -> bool {
+        previous.is_none_or(|previous| self.known.contains(&previous))
+    }
+
+    /// A snapshot that vanished without a record is damage (DESIGN.md, 6.4); a chain that starts
+    /// again is worth a notice.
+    fn check(&self, check: &Check) {
         for info in &self.infos {
             let name = format!("snapshots/{}", info.id);
             let (author, snapshot) = (&info.author_name, &info.snapshot);
             match snapshot.previous {
-                Some(previous) if !self.known.contains(&previous) => {
+                previous if !self.knows(&previous) => {
                     let what = format!(
-                        "the snapshot of '{author}' that it follows is not there, and no record says that it was forgotten"
+                        "the snapshot of '{author}' that it follows is not there, \
+                         and no record says that it was forgotten"
                     );
                     check.findings.damage(&name, &what);
                 }
@@ -112,14 +119,17 @@ impl Chains {
                 _ => {}
             }
         }
-        let ours = check.repo.cache().and_then(|_| check.repo.chain().ok());
-        if let Some((sequence, Some(last))) = ours {
-            if !self.known.contains(&last) {
-                let what = format!("snapshot {sequence} that this client wrote is gone without a record");
-                check.findings.damage("snapshots", &what);
-            }
+    }
+
+    /// What this client remembers of its own chain tells even if the last snapshot vanished.
+    fn check_own(&self, check: &Check, listing: &Listing) {
+        if let Some((sequence, last)) = listing.own_chain
+            && !self.known.contains(&last)
+        {
+            let what =
+                format!("snapshot {sequence} that this client wrote is gone without a record");
+            check.findings.damage("snapshots", &what);
         }
-        Ok(())
     }
 }
 

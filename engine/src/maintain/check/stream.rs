@@ -1,5 +1,5 @@
-//! A pack read from front to back in large pieces: each byte is fetched and hashed once, and a window of them is kept until the
-//! frames in it are dealt with. It does not know what a frame is.
+//! A pack read from front to back in large pieces: each byte is fetched and hashed once, and a
+//! window of them is kept until the frames in it are dealt with. It does not know what a frame is.
 
 use crate::error::Result;
 use crate::format::id::PackId;

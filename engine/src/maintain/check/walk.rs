@@ -1,5 +1,6 @@
-//! Every reference of every live snapshot resolves: REFS nodes are followed from the roots, each once, level by level, and where the
-//! key sees names each TREE node is held to its REFS node. Which snapshots and paths a break costs is found out elsewhere.
+//! Every reference of every live snapshot resolves: REFS nodes are followed from the roots, each
+//! once, level by level, and where the key sees names each TREE node is held to its REFS node.
+//! Which snapshots and paths a break costs is found out elsewhere.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard};
@@ -59,13 +60,18 @@ pub fn walk<'a>(
             break;
         }
         level.sort_unstable_by_key(|job| job.place);
-        parallel::each(check.threads(), &level, || (), |(), job| {
-            check.go_on()?;
-            match job.node {
-                Node::Dir(dir) => walk.dir(&dir, job.inner),
-                Node::List { id, bytes, chunks } => walk.list(&id, bytes, chunks, job.inner),
-            }
-        })?;
+        parallel::each(
+            check.threads(),
+            &level,
+            || (),
+            |(), job| {
+                check.go_on()?;
+                match job.node {
+                    Node::Dir(dir) => walk.dir(&dir, job.inner),
+                    Node::List { id, bytes, chunks } => walk.list(&id, bytes, chunks, job.inner),
+                }
+            },
+        )?;
     }
     walk.check_order()?;
     Ok(walk.broken.into_inner().expect("no panic holds this lock"))
@@ -160,7 +166,8 @@ impl Walk<'_> {
                     self.push(Node::List { id: row.id, bytes, chunks }, inner + 1);
                 }
                 // Their sums were checked not to overflow.
-                let (bytes, chunks) = (lists.iter().map(|row| row.bytes), lists.iter().map(|row| row.chunks));
+                let (bytes, chunks) =
+                    (lists.iter().map(|row| row.bytes), lists.iter().map(|row| row.chunks));
                 (bytes.sum(), chunks.sum())
             }
             _ => {
@@ -194,7 +201,9 @@ impl Walk<'_> {
         let node = self.fetcher.chunk(id, key);
         match node.and_then(|plain| parse(&plain).named("node")) {
             Ok(node) => Ok(Some(node)),
-            Err(error @ (Error::Interrupted | Error::Role { .. } | Error::Cache { .. })) => Err(error),
+            Err(error @ (Error::Interrupted | Error::Role { .. } | Error::Cache { .. })) => {
+                Err(error)
+            }
             Err(error) => {
                 self.wrong(id, &cause_of("node", &error));
                 Ok(None)
@@ -211,7 +220,11 @@ impl Walk<'_> {
 
     fn wrong(&self, id: &ChunkId, cause: &str) {
         let object = self.health.object_of(id);
-        let what = if cause.contains(&id.to_string()) { cause.to_owned() } else { format!("node {id}: {cause}") };
+        let what = if cause.contains(&id.to_string()) {
+            cause.to_owned()
+        } else {
+            format!("node {id}: {cause}")
+        };
         self.mark(id, vec![self.check.findings.damage(&object, &what)]);
     }
 

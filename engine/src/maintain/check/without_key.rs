@@ -1,5 +1,6 @@
-//! Rot, told without any key: every object is read, held to its content name or its end hash, and to the form that every reader
-//! sees. What is missing altogether, or was exchanged by somebody with the keys, cannot be seen here.
+//! Rot, told without any key: every object is read, held to its content name or its end hash, and
+//! to the form that every reader sees. What is missing altogether, or was exchanged by somebody
+//! with the keys, cannot be seen here.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -15,6 +16,7 @@ use crate::format::kind::{Kind, kinds_at};
 use crate::format::pack::{HEADER_LEN, PACK_LEN_MAX, PackHeader, TRAILER_LEN};
 use crate::format::record::{Record, check_rot, stored_len_max};
 use crate::format::repo::RepoFile;
+use crate::repo::records::is_not_found;
 use crate::store::{ObjectName, Store, StoreError};
 use crate::watch::{Counter, Watch};
 
@@ -82,9 +84,9 @@ impl Rot<'_> {
                     let names = names.clone();
                     scope.spawn(move || {
                         let mut buffer = Buffer::new();
-                        names.iter().try_for_each(|(name, len)| {
-                            self.object(&name, len, &mut buffer)
-                        })
+                        names
+                            .iter()
+                            .try_for_each(|(name, len)| self.object(&name, len, &mut buffer))
                     })
                 })
                 .collect();
@@ -111,7 +113,7 @@ impl Rot<'_> {
         };
         match checked {
             // Deleted between listing and reading.
-            Err(Error::Store(StoreError::NotFound { .. })) => Ok(()),
+            Err(error) if is_not_found(&error) => Ok(()),
             checked => self.findings.take(name.as_str(), checked).map(drop),
         }
     }
@@ -138,16 +140,16 @@ impl Rot<'_> {
     fn pack(&self, name: &ObjectName, len: u64, buffer: &mut Buffer) -> Result<()> {
         self.packs.fetch_add(1, Ordering::Relaxed);
         self.watch.add(Counter::PacksFound, 1);
-        let damaged = |cause: &str| {
-            Err(Error::Damaged { what: name.to_string(), cause: cause.to_owned() })
-        };
+        let damaged =
+            |cause: &str| Err(Error::Damaged { what: name.to_string(), cause: cause.to_owned() });
         if !((HEADER_LEN + TRAILER_LEN) as u64..=PACK_LEN_MAX).contains(&len) {
             return damaged(&format!("no pack has a length of {len} bytes"));
         }
         let id = PackId(from_hex(name.last()).expect("the kind was told by the name"));
         let on_read = |bytes| self.read(bytes);
         let mut stream = PackStream::new(self.store, &id, len, buffer, &on_read);
-        let header = stream.range(0, HEADER_LEN as u64)?.map(|header| PackHeader::from_bytes(header));
+        let header =
+            stream.range(0, HEADER_LEN as u64)?.map(|header| PackHeader::from_bytes(header));
         let hash = stream.finish()?;
         self.watch.add(Counter::PacksDone, 1);
         if hash != id.0 {
