@@ -223,7 +223,6 @@ fn apply(root: &Path, edit: &Edit) {
             if fs::symlink_metadata(&path).is_err() {
                 write(&path, content);
             }
-            return;
         }
         Edit::Write(at, content) => {
             if let Some(path) = pick(at) {
