@@ -282,7 +282,7 @@ fn standard_input_is_one_file_and_commits_only_at_its_end() {
         let store = new_store(&env);
         let repo = open(&store, None, &env);
         let bytes = noise(8, len);
-        let mut stream = |finish: &mut dyn FnMut() -> Result<Option<u32>, Error>| {
+        let stream = |finish: &mut dyn FnMut() -> Result<Option<u32>, Error>| {
             let mut reader = &bytes[..];
             let source = Source::Stream { name: b"dump.sql", reader: &mut reader, finish };
             backup::run(&repo, source, &BackupOptions::default(), &Tally::default())
