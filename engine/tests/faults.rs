@@ -1,0 +1,108 @@
+//! Every store operation of a small backup fails once, in each way it can: with an error, a full disk, a short write, applied but reported as
+//! failed, or with the process dying there. Afterwards nothing that was committed is lost, and the next backup finishes.
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use strongroom::backup::{self, BackupOptions, Source};
+use strongroom::env::Env;
+use strongroom::error::Error;
+use strongroom::format::slot::Unlock;
+use strongroom::maintain::check::{self, CheckOptions};
+use strongroom::repo::Repo;
+use strongroom::restore::{self, RestoreOptions};
+use strongroom::store::{Fault, FaultyStore, MemoryStore, Store, StoreError};
+use strongroom::watch::Tally;
+
+use support::{FUTURE_NS, KEY, assert_same, back_up, new_store, noise, open, picture};
+
+fn source() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("sub")).unwrap();
+    std::fs::write(dir.path().join("sub/large"), noise(1, 5 << 20)).unwrap();
+    for n in 0..20 {
+        std::fs::write(dir.path().join(n.to_string()), noise(n, 5000)).unwrap();
+    }
+    dir
+}
+
+/// A backup through a store that may fail; opening may fail too.
+fn attempt(store: Arc<dyn Store>, cache: &Path, path: &Path, env: &Env) -> Result<(), Error> {
+    let repo = Repo::open(store, Unlock::KeyFile(&KEY), Some(cache), env)?;
+    let paths = [PathBuf::from(path)];
+    let options = BackupOptions::default();
+    backup::run(&repo, Source::Paths(&paths), &options, &Tally::default()).map(|_| ())
+}
+
+fn assert_whole(store: &MemoryStore, env: &Env, path: &Path, context: &str) {
+    let repo = open(store, None, env);
+    let options = CheckOptions { read_data: true };
+    let report = check::run(&repo, &options, &Tally::default()).unwrap();
+    assert!(report.damages.is_empty(), "{context}: {:?}", report.damages);
+    let info = repo.find_snapshot("latest").unwrap();
+    let target = tempfile::tempdir().unwrap();
+    let path = path.canonicalize().unwrap();
+    let root = path.as_os_str().as_encoded_bytes();
+    let (options, watch) = (RestoreOptions::default(), Tally::default());
+    restore::run(&repo, &info, Some(root), target.path(), &options, &watch).unwrap();
+    let (mut wanted, mut found) = (picture(&path), picture(target.path()));
+    wanted.remove(&b""[..]);
+    found.remove(&b""[..]);
+    assert_same(&wanted, &found);
+}
+
+#[test]
+fn every_store_operation_of_a_backup_fails_once() {
+    let dir = source();
+    let env = Env::seeded(3, FUTURE_NS);
+    let counting = FaultyStore::without_faults(Arc::new(new_store(&env)));
+    let cache = tempfile::tempdir().unwrap();
+    attempt(Arc::new(counting.clone()), cache.path(), dir.path(), &env).unwrap();
+    let ops = counting.ops();
+    assert!(ops > 30, "{ops}");
+    let faults =
+        [Fault::Fail, Fault::Full, Fault::AppliedButFailed, Fault::ShortWrite, Fault::Kill];
+    let mut failed = 0;
+    for (number, fault) in (0..=ops).map(|n| (n, faults[n as usize % faults.len()])) {
+        let env = Env::seeded(number, FUTURE_NS);
+        let cache = tempfile::tempdir().unwrap();
+        let store = new_store(&env);
+        // A snapshot that is there before must stay whole whatever happens.
+        let first = dir.path().join("sub");
+        back_up(&open(&store, None, &env), &first);
+        let before = open(&store, None, &env).snapshots().unwrap().len();
+        let faulty = FaultyStore::failing_at(Arc::new(store.clone()), number, fault);
+        let context = format!("operation {number}, {fault:?}");
+        if let Err(error) = attempt(Arc::new(faulty), cache.path(), dir.path(), &env) {
+            failed += 1;
+            let full = matches!(error, Error::Store(StoreError::Full { .. }));
+            assert!(full || fault != Fault::Full, "{context}: {error}");
+        }
+        let after = open(&store, None, &env).snapshots().unwrap().len();
+        assert!(after == before || after == before + 1, "{context}");
+        attempt(Arc::new(store.clone()), cache.path(), dir.path(), &env)
+            .unwrap_or_else(|error| panic!("{context}: the next backup: {error}"));
+        assert_whole(&store, &env, dir.path(), &context);
+    }
+    assert!(failed > 20, "{failed} of {ops}");
+}
+
+#[test]
+fn a_repository_of_a_newer_version_is_refused_by_name() {
+    let env = Env::seeded(1, FUTURE_NS);
+    let store = new_store(&env);
+    let name = strongroom::store::ObjectName::new("repo.cbor").unwrap();
+    store.tamper(&name, |bytes| {
+        // The version in the header; the end hash is made to fit.
+        bytes[9] = 2;
+        let end = bytes.len() - 32;
+        let hash = *blake3::hash(&bytes[..end]).as_bytes();
+        bytes[end..].copy_from_slice(&hash);
+    });
+    let opened = Repo::open(Arc::new(store), Unlock::KeyFile(&KEY), None, &env);
+    let Err(error) = opened else { panic!("it was opened") };
+    let text = error.to_string();
+    assert!(text.contains("repo.cbor") && text.contains("version 2"), "{text}");
+}
