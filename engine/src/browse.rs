@@ -1,4 +1,5 @@
-//! Looking into a repository without restoring: entries of a snapshot, one file's bytes, and what is stored.
+//! Looking into a repository without restoring: entries of a snapshot, one file's bytes, and what
+//! is stored.
 
 use std::collections::{HashMap, VecDeque};
 use std::io::Write;
@@ -62,12 +63,7 @@ pub fn list(
 }
 
 /// Writes the content of a file to `out`; the number of its bytes.
-pub fn dump(
-    repo: &Repo,
-    snapshot: &SnapshotInfo,
-    path: &[u8],
-    out: &mut dyn Write,
-) -> Result<u64> {
+pub fn dump(repo: &Repo, snapshot: &SnapshotInfo, path: &[u8], out: &mut dyn Write) -> Result<u64> {
     if !repo.reads(Recipient::Data) {
         let needs = "the DATA key (restore or owner)";
         return Err(Error::Role { role: repo.role(), needs });
@@ -160,10 +156,9 @@ fn zeros(mut len: u64, write: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()>
 }
 
 fn find(trees: &Trees, snapshot: &SnapshotInfo, path: &[u8]) -> Result<(Vec<u8>, Found)> {
-    trees.at(&snapshot.snapshot.root, path)?.ok_or_else(|| Error::NoPath {
-        snapshot: snapshot.id.to_string(),
-        path: path.to_vec(),
-    })
+    trees
+        .at(&snapshot.snapshot.root, path)?
+        .ok_or_else(|| Error::NoPath { snapshot: snapshot.id.to_string(), path: path.to_vec() })
 }
 
 /// What is stored. Bytes are bytes, everything else is pieces.

@@ -16,7 +16,8 @@
 //! later run takes it for complete. Nothing is synchronised to disk: after a power loss a run with
 //! `verify_existing` finds what did not arrive.
 //!
-//! Threads and queues are wired only in this file. Memory: a batch of references, and a range and a frame a worker.
+//! Threads and queues are wired only in this file. Memory: a batch of references, and a range and a
+//! frame a worker.
 
 pub mod compare;
 pub mod fetch;
@@ -118,8 +119,15 @@ pub enum Task {
 /// Where the planner sends its tasks, and gets to know what differed.
 pub enum Hands<'w> {
     /// Everything is done on the spot.
-    Own { worker: Worker<'w>, differing: Vec<Want> },
-    Others { tasks: Sender<Task>, differing: Receiver<Vec<Want>>, quit: Receiver<()> },
+    Own {
+        worker: Worker<'w>,
+        differing: Vec<Want>,
+    },
+    Others {
+        tasks: Sender<Task>,
+        differing: Receiver<Vec<Want>>,
+        quit: Receiver<()>,
+    },
 }
 
 impl Hands<'_> {

@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex};
 use crate::backup::work::Work;
 use crate::backup::{Source, Task};
 use crate::error::{Error, Result};
+use crate::format::snapshot::Directory;
 use crate::format::tree::Entry;
 use crate::repo::journal::Record;
-use crate::format::snapshot::Directory;
 use crate::sys::dir::Dir;
 use crate::sys::stat::{Kind, Stat, fstat};
 use crate::watch::{Counter, Problem, ProblemKind, Watch};
@@ -168,11 +168,7 @@ struct Level<'s> {
     skeleton: Option<&'s Skeleton>,
 }
 
-pub fn walk(
-    work: &Work,
-    roots: &Roots,
-    submit: &mut dyn FnMut(Task) -> Result<()>,
-) -> Result<()> {
+pub fn walk(work: &Work, roots: &Roots, submit: &mut dyn FnMut(Task) -> Result<()>) -> Result<()> {
     let skeleton = Some(&roots.skeleton);
     let dir = Dir::open(Path::new("/"))
         .map_err(|source| Error::Source { path: PathBuf::from("/"), source })?;
@@ -258,7 +254,9 @@ fn list<'s>(
 ) -> Result<Level<'s>> {
     let mut listed = match (&dir, skeleton.filter(|skeleton| !skeleton.whole)) {
         (None, _) => Vec::new(),
-        (Some(_), Some(skeleton)) => skeleton.below.keys().map(|name| (name.clone().into(), None)).collect(),
+        (Some(_), Some(skeleton)) => {
+            skeleton.below.keys().map(|name| (name.clone().into(), None)).collect()
+        }
         (Some(dir), None) => match dir.names() {
             Ok(names) => names.into_iter().map(|entry| (entry.name, entry.kind)).collect(),
             Err(error) => {

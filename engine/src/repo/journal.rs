@@ -73,7 +73,11 @@ struct Writing {
 }
 
 /// Opens the journals for a set of source paths and starts a new one. `None`: the client has no cache.
-pub fn open(repo: &Repo, roots: &[Vec<u8>], session: &SessionId) -> Result<Option<(Past, Journal)>> {
+pub fn open(
+    repo: &Repo,
+    roots: &[Vec<u8>],
+    session: &SessionId,
+) -> Result<Option<(Past, Journal)>> {
     let Some(cache) = repo.cache() else { return Ok(None) };
     let stem = format!("journal-{}", &to_hex(&hash(&roots.join(&0)))[..16]);
     let failed = |source| Error::Cache { path: cache.clone(), source };
@@ -88,7 +92,7 @@ pub fn open(repo: &Repo, roots: &[Vec<u8>], session: &SessionId) -> Result<Optio
             parts.push((modified, dead, entry.path()));
         }
     }
-    parts.sort_by(|a, b| b.0.cmp(&a.0));
+    parts.sort_by_key(|(modified, _, _)| std::cmp::Reverse(*modified));
     let key = |salt: &[u8; 32]| JournalKey::new(repo, salt);
     let mut past = Past { files: Vec::new(), dead: Vec::new() };
     for (_, dead, path) in &parts {
@@ -334,7 +338,8 @@ fn decode(mut bytes: &[u8]) -> Option<Record> {
     let unsure = take(&mut bytes, 1)?[0] != 0;
     let size = take_u64(&mut bytes)?;
     let entry_len = take_u32(&mut bytes)? as usize;
-    let TreeNode::Leaf { mut entries } = TreeNode::from_bytes(take(&mut bytes, entry_len)?).ok()? else {
+    let TreeNode::Leaf { mut entries } = TreeNode::from_bytes(take(&mut bytes, entry_len)?).ok()?
+    else {
         return None;
     };
     let entry = Entry { size: Some(size), ..entries.pop()? };

@@ -10,6 +10,7 @@ use crate::error::Result;
 use crate::format::id::IdKey;
 use crate::repo::trees::Piece;
 use crate::restore::fetch::Want;
+use crate::restore::target::DirPlan;
 use crate::restore::work::{Sum, Work, Worker};
 use crate::restore::write::FilePlan;
 use crate::sys::file::{data_ranges, is_zero_run, read_full_at};
@@ -35,8 +36,8 @@ pub struct Existing {
 }
 
 impl Existing {
-    pub fn open(work: &Work, file: &crate::restore::target::DirPlan, name: &[u8]) -> io::Result<Self> {
-        let (file, stat) = work.target.place(file)?.open_file(name)?;
+    pub fn open(work: &Work, dir: &DirPlan, name: &[u8]) -> io::Result<Self> {
+        let (file, stat) = work.target.place(dir)?.open_file(name)?;
         Ok(Self { file, stat, data: None })
     }
 
@@ -105,7 +106,9 @@ impl Worker<'_> {
                 continue;
             }
             match piece {
-                Piece::Chunk { id, len } => differing.push(Want { file: file.clone(), at, id, len }),
+                Piece::Chunk { id, len } => {
+                    differing.push(Want { file: file.clone(), at, id, len })
+                }
                 Piece::Hole { len } => work.punch(&file, at, len)?,
             }
         }

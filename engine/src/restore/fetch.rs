@@ -43,7 +43,8 @@ struct Wanted {
     offset: u32,
 }
 
-/// Turns wants into reads, in the order of packs and offsets. A chunk that is nowhere fails its file.
+/// Turns wants into reads, in the order of packs and offsets. A chunk that is nowhere fails its
+/// file.
 pub fn reads(
     work: &Work,
     wants: Vec<Want>,

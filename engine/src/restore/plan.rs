@@ -20,7 +20,8 @@ use crate::restore::{Hands, Task};
 use crate::sys::stat::{Kind, Stat, Time};
 use crate::watch::Counter;
 
-/// Pieces of files that are planned before what is missing is fetched: about 30 MiB, and 128 GiB of large files.
+/// Pieces of files that are planned before what is missing is fetched: about 30 MiB, and 128 GiB of
+/// large files.
 const BATCH_PIECES: usize = 128 << 10;
 
 /// Where in the snapshot to begin.
@@ -65,27 +66,21 @@ impl Start {
     pub fn find(trees: &Trees, info: &SnapshotInfo, path: Option<&[u8]>) -> Result<Self> {
         let top = info.snapshot.root;
         let path = path.unwrap_or(b"/");
-        let (mut at, what) = trees.at(&top, path)?.ok_or_else(|| Error::NoPath {
-            snapshot: info.id.to_string(),
-            path: path.to_vec(),
-        })?;
-        if let Found::Entry(node) = &what {
-            if node.entry.kind != EntryKind::Directory {
-                // It lands in the target under its name.
-                at.truncate(at.len() - node.entry.name.len());
-            }
+        let (mut at, what) = trees
+            .at(&top, path)?
+            .ok_or_else(|| Error::NoPath { snapshot: info.id.to_string(), path: path.to_vec() })?;
+        if let Found::Entry(node) = &what
+            && node.entry.kind != EntryKind::Directory
+        {
+            // It lands in the target under its name.
+            at.truncate(at.len() - node.entry.name.len());
         }
         Ok(Self { path: at, what })
     }
 }
 
 /// Plans everything from `start` on.
-pub fn plan<'w>(
-    work: &Work<'w>,
-    trees: &Trees,
-    hands: &mut Hands<'w>,
-    start: Start,
-) -> Result<()> {
+pub fn plan<'w>(work: &Work<'w>, trees: &Trees, hands: &mut Hands<'w>, start: Start) -> Result<()> {
     let links = HashMap::new();
     let (wants, buffer) = (Vec::new(), Vec::new());
     let (comparisons, pieces) = (0, 0);
@@ -124,9 +119,8 @@ impl Plan<'_, '_> {
         }
         let (plan, included, depth) = (&level.plan, level.included, level.depth);
         let trees = self.trees;
-        let listed = trees.each(&level.ids, &mut |node| {
-            self.entry(plan, &path, included, depth, node, levels)
-        });
+        let listed = trees
+            .each(&level.ids, &mut |node| self.entry(plan, &path, included, depth, node, levels));
         match listed {
             Err(error) if is_damage(&error) => {
                 self.work.lost(path, error);
@@ -152,7 +146,8 @@ impl Plan<'_, '_> {
         if options.exclude.as_ref().is_some_and(|exclude| exclude(&path, is_dir)) {
             return Ok(());
         }
-        let included = included || options.include.as_ref().is_some_and(|filter| filter(&path, is_dir));
+        let included =
+            included || options.include.as_ref().is_some_and(|filter| filter(&path, is_dir));
         if is_dir {
             let plan = self.work.target.below(dir, &node.entry);
             let made = !included || self.make(&plan)?;

@@ -157,7 +157,8 @@ impl Target {
             Ok(found) => {
                 // Labels that the security module gives by itself stay.
                 let ours = |name: &[u8]| {
-                    !name.starts_with(b"security.") || wanted.iter().any(|(wanted, _)| wanted == name)
+                    !name.starts_with(b"security.")
+                        || wanted.iter().any(|(wanted, _)| wanted == name)
                 };
                 !found.iter().filter(|(name, _)| ours(name)).eq(wanted)
             }
@@ -165,7 +166,8 @@ impl Target {
         }
     }
 
-    /// Makes a directory, and those above it, unless that is done or has failed. A failure is told once.
+    /// Makes a directory, and those above it, unless that is done or has failed. A failure is told
+    /// once.
     pub fn make(&self, dir: &Arc<DirPlan>, dry_run: bool) -> Result<DirState, NotMade> {
         let mut unmade = Vec::new();
         let mut at = dir;
@@ -216,7 +218,8 @@ impl Target {
         Ok(if there { DirState::There } else { DirState::Fresh })
     }
 
-    /// The open directory. It is opened again, name by name from the nearest one that is open, if it was closed.
+    /// The open directory. It is opened again, name by name from the nearest one that is open, if
+    /// it was closed.
     pub fn place(&self, dir: &DirPlan) -> io::Result<Arc<PlaceDir>> {
         let mut below = Vec::new();
         let mut at = dir;
@@ -258,7 +261,8 @@ impl Target {
         }
     }
 
-    /// Makes an entry in place of whatever has its name; only a directory that is not empty stays, and is the error.
+    /// Makes an entry in place of whatever has its name; only a directory that is not empty stays,
+    /// and is the error.
     pub fn create<T>(
         &self,
         dir: &DirPlan,

@@ -110,7 +110,8 @@ impl<'w> Work<'w> {
         self.watch.problem(Problem { kind, name: path, cause });
     }
 
-    /// Metadata that could not be set. Only root may give files away, so others are not told that they cannot.
+    /// Metadata that could not be set. Only root may give files away, so others are not told that
+    /// they cannot.
     pub fn warn(&self, dir: &DirPlan, name: Option<&[u8]>, warnings: Warnings) {
         let may_chown = self.target.is_root();
         let causes: Vec<String> = warnings
@@ -127,7 +128,8 @@ impl<'w> Work<'w> {
         self.watch.problem(Problem { kind, name, cause });
     }
 
-    /// What is wrong with one entry comes back; what is wrong with the target as a whole ends the run.
+    /// What is wrong with one entry comes back; what is wrong with the target as a whole ends the
+    /// run.
     pub fn of_entry(&self, dir: &DirPlan, name: &[u8], error: io::Error) -> Result<io::Error> {
         let kind = error.kind();
         let whole = matches!(

@@ -13,6 +13,7 @@ use crate::restore::target::{DirPlan, DirState};
 use crate::restore::work::{Sum, Work};
 use crate::sys::file::{punch_hole, write_all_at};
 use crate::sys::meta::{Meta, set_meta_fd, xattrs_at, xattrs_of};
+use crate::sys::place::PlaceDir;
 use crate::sys::stat::{Kind, Stat, fstat};
 use crate::watch::Counter;
 
@@ -54,7 +55,8 @@ enum LinkState {
 }
 
 impl FilePlan {
-    /// The directory waits for it from now on. One piece is pending: the planner's own, until it has seen all.
+    /// The directory waits for it from now on. One piece is pending: the planner's own, until it
+    /// has seen all.
     pub fn new(
         work: &Work,
         dir: &Arc<DirPlan>,
@@ -144,10 +146,10 @@ impl Work<'_> {
         if file.pending.fetch_sub(1, Ordering::AcqRel) != 1 {
             return Ok(());
         }
-        if file.cause().is_none() {
-            if let Err(error) = self.complete(file) {
-                file.fail(self.of_entry(&file.dir, &file.name, error)?);
-            }
+        if file.cause().is_none()
+            && let Err(error) = self.complete(file)
+        {
+            file.fail(self.of_entry(&file.dir, &file.name, error)?);
         }
         let cause = file.cause();
         if cause.is_some() && !self.options.dry_run {
@@ -219,7 +221,7 @@ impl Work<'_> {
         let open = if state.made {
             self.target.place(&file.dir)?.open_file_to_write(&file.name)?.0
         } else {
-            let make = |place: &crate::sys::place::PlaceDir| place.create_file(&file.name);
+            let make = |place: &PlaceDir| place.create_file(&file.name);
             self.target.create(&file.dir, &file.name, make)?
         };
         state.made = true;
@@ -340,7 +342,8 @@ impl Work<'_> {
         Ok(true)
     }
 
-    /// Something that a directory waited for is done. Completes it, and those above it, if it was the last.
+    /// Something that a directory waited for is done. Completes it, and those above it, if it was
+    /// the last.
     pub fn leave(&self, dir: &Arc<DirPlan>) -> Result<()> {
         let mut dir = dir.clone();
         while dir.count_down() {
@@ -363,7 +366,8 @@ impl Work<'_> {
         if state != DirState::Absent && !self.options.dry_run {
             let place = self.target.place(dir)?;
             let found = fstat(&*place)?;
-            if state == DirState::Fresh || self.target.differs(meta, &found, || xattrs_of(&*place)) {
+            if state == DirState::Fresh || self.target.differs(meta, &found, || xattrs_of(&*place))
+            {
                 self.warn(dir, None, set_meta_fd(&*place, meta));
             }
         }

@@ -121,7 +121,9 @@ fn facts(path: &Path, meta: &std::fs::Metadata) -> Facts {
     } else {
         ("other", None)
     };
-    let names = if kind == "symlink" { Vec::new() } else { list_xattrs(path) };
+    // A fifo would keep whoever opens it waiting.
+    let opens = matches!(kind, "file" | "directory");
+    let names = if opens { list_xattrs(path) } else { Vec::new() };
     Facts {
         kind,
         // The mode of a symlink means nothing.
