@@ -364,7 +364,7 @@ fn everything_lost_at_once() {
     assert!(!check::run(&repo, &READ_DATA, &Tally::default()).unwrap().damages.is_empty());
 }
 
-/// 60 places drawn by hash, among them every object once.
+/// One bit of every object, at a place drawn by hash.
 #[test]
 fn a_flipped_bit_anywhere() {
     let original = original();
@@ -382,6 +382,54 @@ fn a_flipped_bit_anywhere() {
         let data = check::run(&repo, &READ_DATA, &Tally::default()).unwrap();
         assert!(names_it(&rot, name.as_str()) && names_it(&data, name.as_str()), "{name} at {at}");
         repo_store.tamper(name, flip);
+    }
+}
+
+/// What others add while a check runs is no damage.
+#[test]
+fn newer_than_the_check() {
+    let store = copy(original());
+    let old = open(&store, None, &env());
+    let key = KeyFileSecret([120; 32]);
+    keys::add(&old, Role::Backup, "machine", Unlock::KeyFile(&key)).unwrap();
+    let unlock = Unlock::KeyFile(&key);
+    let new = Repo::open(Arc::new(store.clone()), unlock, None, &env()).unwrap();
+    let source = tempfile::tempdir().unwrap();
+    std::fs::write(source.path().join("new"), noise(5, 100_000)).unwrap();
+    back_up(&new, source.path());
+    for options in [STRUCTURE, READ_DATA] {
+        let watch = Tally::default();
+        let report = check::run(&old, &options, &watch).unwrap();
+        assert_eq!(report.damages, vec![]);
+        assert!(watch.problems().iter().all(|problem| problem.kind == ProblemKind::Notice));
+        assert!(!watch.problems().is_empty());
+    }
+    let report = check::run(&open(&store, None, &env()), &READ_DATA, &Tally::default()).unwrap();
+    assert_eq!((report.damages, report.snapshots), (vec![], 3));
+}
+
+/// Who may not write leaves nothing that counts, signed as it may be.
+#[test]
+fn records_of_readers_do_not_count() {
+    let store = copy(original());
+    let owner = open(&store, None, &env());
+    let key = KeyFileSecret([121; 32]);
+    keys::add(&owner, Role::Restore, "reader", Unlock::KeyFile(&key)).unwrap();
+    let owner = open(&store, None, &env());
+    let reader = Repo::open(Arc::new(store.clone()), Unlock::KeyFile(&key), None, &env()).unwrap();
+    let slot = ObjectName::new(&format!("slots/{}", reader.slot())).unwrap();
+    let bundle = bundle(&store, &slot, &key, &reader);
+    for (folder, kind) in [("sessions", Kind::Session), ("snapshots", Kind::Snapshot)] {
+        let model = &names(&store, &format!("{folder}/"))[0];
+        let model = bytes(&store, model);
+        let body = Record::parse(&model, &[kind]).unwrap().body;
+        let name = format!("{folder}/{}", "0c".repeat(16));
+        let signer = (bundle.identity, reader.roster().number, &bundle.signing_key());
+        let forged = Record::build(kind, body, &name, &[signer], reader.id());
+        store.put_if_absent(&ObjectName::new(&name).unwrap(), &forged).unwrap();
+        let report = check::run(&owner, &STRUCTURE, &Tally::default()).unwrap();
+        let found = report.damages.iter().find(|found| found.object == name).unwrap();
+        assert!(found.what.contains("role"), "{}", found.what);
     }
 }
 

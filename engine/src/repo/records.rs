@@ -248,7 +248,11 @@ pub(super) fn trailer_aad(sealer: &Sealer, pack_len: u64) -> Vec<u8> {
 /// Who may sign what (docs/format.md, 2). A revoked identity's sessions count only if they are among those kept.
 fn may_sign(member: &Identity, kind: Kind, name: &str) -> bool {
     let by_role = match kind {
-        Kind::Session | Kind::Seals | Kind::Snapshot | Kind::IndexRun => true,
+        Kind::Snapshot => member.role.writes(),
+        // Admins move frames and merge runs.
+        Kind::Session | Kind::Seals | Kind::IndexRun => {
+            member.role.writes() || member.role == Role::Admin
+        }
         Kind::Damage => true,
         Kind::Attestation => member.role.holds().content,
         Kind::Tombstone

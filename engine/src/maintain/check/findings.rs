@@ -3,6 +3,7 @@
 //! found out elsewhere.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
 use super::{DamageFound, PATHS_MAX};
@@ -16,6 +17,7 @@ pub type DamageIndex = usize;
 pub struct Findings<'w> {
     watch: &'w dyn Watch,
     found: Mutex<Found>,
+    newer_rosters: AtomicBool,
 }
 
 #[derive(Default)]
@@ -35,7 +37,12 @@ struct Damage {
 
 impl<'w> Findings<'w> {
     pub fn new(watch: &'w dyn Watch) -> Self {
-        Self { watch, found: Mutex::default() }
+        Self { watch, found: Mutex::default(), newer_rosters: AtomicBool::new(false) }
+    }
+
+    /// There are valid rosters that this key had not seen when it opened the repository.
+    pub fn expect_newer_rosters(&self) {
+        self.newer_rosters.store(true, Ordering::Relaxed);
     }
 
     fn lock(&self) -> MutexGuard<'_, Found> {
@@ -92,6 +99,10 @@ impl<'w> Findings<'w> {
             Err(error @ (Error::Interrupted | Error::Cache { .. })) => Err(error),
             Err(error @ Error::Role { .. }) => {
                 self.notice(object, &format!("not checked: {error}"));
+                Ok(Err(None))
+            }
+            Err(error @ Error::Rollback { .. }) if self.newer_rosters.load(Ordering::Relaxed) => {
+                self.notice(object, &format!("not checked, it is newer than this run: {error}"));
                 Ok(Err(None))
             }
             Err(error) => Ok(Err(Some(self.damage(object, &cause_of(object, &error))))),

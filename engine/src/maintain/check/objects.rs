@@ -19,8 +19,8 @@ use crate::format::slot::Slot;
 use crate::repo::records::{RECORD_BYTES_MAX, Read, is_not_found};
 
 /// The folders of records that are checked here.
-const FOLDERS: [&str; 8] =
-    ["slots", "roster", "sessions", "seals", "forgotten", "holds", "retired", "damaged"];
+const FOLDERS: [&str; 9] =
+    ["slots", "roster", "sessions", "seals", "forgotten", "holds", "retired", "damaged", "attest"];
 
 /// All names, in the order that `Listing::read` says.
 pub struct Listing {
@@ -50,7 +50,7 @@ impl Listing {
             packs.extend(from_hex(name.last()).filter(|_| ours).map(|id| (PackId(id), len)));
         })?;
         let mut others = vec!["repo.cbor".to_owned()];
-        for folder in FOLDERS.into_iter().chain(["attest"]) {
+        for folder in FOLDERS {
             store.list(folder, &mut |name, _| {
                 if !kinds_at(name.as_str()).is_empty() {
                     others.push(name.as_str().to_owned());

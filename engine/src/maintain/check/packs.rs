@@ -60,8 +60,8 @@ pub fn open_runs(check: &Check, listing: &Listing, control: &Control) -> Result<
 struct Job {
     row: PackRow,
     named: Option<NamedIn>,
-    /// It is read whole: with `read_data`, the first time that it is met.
-    read_data: bool,
+    /// Met the first time: now it is read whole, if at all, and counted.
+    first: bool,
 }
 
 struct NamedIn {
@@ -92,7 +92,7 @@ pub fn check(
             }
             let first = met.insert(row.id);
             let named = Some(NamedIn { run: *run, segment: segment.clone(), positions });
-            jobs.push(Job { row, named, read_data: first && check.read_data });
+            jobs.push(Job { row, named, first });
         }
         check_jobs(check, fetcher, &jobs, &bad)?;
     }
@@ -109,7 +109,7 @@ fn check_jobs(check: &Check, fetcher: &Fetcher, jobs: &[Job], bad: &Mutex<Bad>) 
         let name = pack_name(&job.row.id);
         check.watch.current(name.as_str().as_bytes());
         check_pack(check, fetcher, job, scratch, bad)?;
-        check.watch.add(Counter::PacksDone, u64::from(job.read_data || !check.read_data));
+        check.watch.add(Counter::PacksDone, u64::from(job.first));
         Ok(())
     })
 }
@@ -119,7 +119,7 @@ fn unnamed_job(check: &Check, id: PackId, len: u64) -> Job {
     let what = "no index run names it: a killed session left it, or one is still running";
     check.findings.notice(pack_name(&id).as_str(), what);
     let row = PackRow { id, len, author: IdentityId::ROOT, class: PackClass::Mixed };
-    Job { row, named: None, read_data: check.read_data }
+    Job { row, named: None, first: true }
 }
 
 /// For each pack of the run, the positions of its chunks.
@@ -177,7 +177,7 @@ fn check_pack(
         }
         (_, None) => {}
     }
-    if !job.read_data {
+    if !job.first || !check.read_data {
         return Ok(());
     }
     // A pack whose directory is lost still gives its frames to whoever has the run.

@@ -35,6 +35,9 @@ pub fn check(check: &Check) -> Result<()> {
         }
     }
     let reached = newest.map_or(0, |(roster, _)| roster.number);
+    if reached > seen {
+        check.findings.expect_newer_rosters();
+    }
     if reached < seen {
         let what =
             format!("the chain of valid rosters ends at {reached}, this key has seen {seen}");
