@@ -270,9 +270,11 @@ fn what_is_in_the_way_goes_unless_it_is_a_full_directory() {
     for threads in THREADS {
         let case = Case::new(threads, |root| {
             fs::create_dir(root.join("dir")).unwrap();
-            for name in ["dir/x", "file", "fifo", "link", "full"] {
+            for name in ["dir/x", "file", "fifo", "link"] {
                 fs::write(root.join(name), noise(1, 100_000)).unwrap();
             }
+            fs::write(root.join("full"), b"").unwrap();
+            fs::hard_link(root.join("full"), root.join("full too")).unwrap();
             symlink("/etc", root.join("symlink")).unwrap();
         });
         let outside = tempfile::tempdir().unwrap();
@@ -286,9 +288,12 @@ fn what_is_in_the_way_goes_unless_it_is_a_full_directory() {
         fs::create_dir(target.join("symlink")).unwrap();
         fs::create_dir_all(target.join("full/of")).unwrap();
         let (report, problems) = case.restore_with(&RestoreOptions::default());
-        assert_eq!((report.failed, report.files_restored, report.others), (1, 4, 1), "{report:?}");
+        assert_eq!((report.failed, report.files_restored, report.others), (2, 4, 1), "{report:?}");
         assert_eq!(problems[0].name, case.path("/full"));
         assert!(problems[0].cause.contains("not empty"), "{problems:?}");
+        // What is lost is not linked to either.
+        assert_eq!(problems[1].name, case.path("/full too"));
+        assert!(!target.join("full too").exists());
         assert!(target.join("full/of").is_dir());
         assert_eq!(fs::read(outside.path().join("x")).unwrap(), b"not to be changed");
         assert!(!outside.path().join("made").exists());

@@ -113,8 +113,8 @@ impl<'f> Trees<'f> {
         Ok(found)
     }
 
-    /// What an absolute path names in a snapshot whose root is `top`, with the path in its plain form: one slash before each name.
-    /// Symlinks are not followed. `None`: it is not there.
+    /// What an absolute path names in a snapshot whose root is `top`, with the path in its plain
+    /// form: one slash before each name. Symlinks are not followed. `None`: it is not there.
     pub fn at(&self, top: &Directory, path: &[u8]) -> Result<Option<(Vec<u8>, Found)>> {
         let mut plain = Vec::new();
         let mut found = Found::Top(*top);
