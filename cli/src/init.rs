@@ -74,6 +74,13 @@ pub(crate) fn run(tool: &Tool, args: &InitArgs) -> Result<Exit, Fail> {
     let fallback = &tool.settings.secret.value;
     let (secret, key_file) = secret::new(tool, &args.secret, fallback, &env)?;
     let store = Arc::new(LocalStore::create(place)?);
+    store.probe()?;
+    if !store.fs_kind()?.suits_several_hosts() {
+        tool.out.note(
+            "warning: this file system caches attributes (a network share): use the repository from \
+             one host only",
+        );
+    }
     let id = repo::init(store.clone(), secret.unlock(), &options(args), &env)?;
     let key_path = key_file.as_ref().map(|file| sanitise::path(file.path()));
     if let Some(file) = key_file {

@@ -188,9 +188,9 @@ mod tests {
     fn modes_read_as_in_ls() {
         let check = |kind, bits, shown: &str| assert_eq!(mode(kind, bits), shown);
         check(EntryKind::File, 0o100644, "-rw-r--r--");
-        check(EntryKind::Dir, 0o755, "drwxr-xr-x");
-        check(EntryKind::Dir, 0o1777, "drwxrwxrwt");
-        check(EntryKind::Dir, 0o1776, "drwxrwxrwT");
+        check(EntryKind::Directory, 0o755, "drwxr-xr-x");
+        check(EntryKind::Directory, 0o1777, "drwxrwxrwt");
+        check(EntryKind::Directory, 0o1776, "drwxrwxrwT");
         check(EntryKind::File, 0o6755, "-rwsr-sr-x");
         check(EntryKind::File, 0o6644, "-rwSr-Sr--");
         check(EntryKind::Symlink, 0o777, "lrwxrwxrwx");

@@ -4,13 +4,16 @@
 //! walk → unchanged? → read → chunk → identify → known? → encode → seal → pack → store → index run → snapshot
 //! ```
 //!
-//! The walk lists directories in a stable order and hands out batches of names. A worker takes a batch: stats, takes unchanged
-//! files over, reads the others, cuts and identifies their chunks, and encodes, proves and seals what is new. A large file
-//! is scanned by one worker and its chunks go to all. Whoever finishes the last entry of a directory assembles it. Packs are
-//! filled by the workers and made durable by a thread of their own. With one thread all of it runs inline, in fixed order.
+//! The walk lists directories in a stable order and hands out batches of names. A worker takes a
+//! batch: stats, takes unchanged files over, reads the others, cuts and identifies their chunks,
+//! and encodes, proves and seals what is new. A large file is scanned by one worker and its chunks
+//! go to all. Whoever finishes the last entry of a directory assembles it. Packs are filled by the
+//! workers and made durable by a thread of their own. With one thread all of it runs inline, in
+//! fixed order.
 //!
-//! Threads and queues are wired only in this file. Memory: every queue is bounded, mapped windows are page cache, and a worker
-//! holds at most one bundle a recipient, one private chunk, its encoded form and its proof: see `docs/performance.md`.
+//! Threads and queues are wired only in this file. Memory: every queue is bounded, mapped windows
+//! are page cache, and a worker holds at most one bundle a recipient, one private chunk, its
+//! encoded form and its proof: see `docs/performance.md`.
 
 pub mod assemble;
 pub mod chunk;
@@ -33,11 +36,11 @@ use crossbeam_channel::{Receiver, Sender, bounded, never, select_biased};
 use crate::error::{Error, Result};
 use crate::format::id::SessionId;
 use crate::format::snapshot::Counts;
+use crate::format::snapshot::Directory;
 use crate::repo::Repo;
+use crate::repo::journal;
 use crate::repo::packer::{OpenPack, Packer};
 use crate::repo::session::Session;
-use crate::format::snapshot::Directory;
-use crate::repo::journal;
 use crate::watch::Watch;
 
 use read::LargeChunk;
@@ -64,8 +67,8 @@ pub struct BackupOptions {
     /// `system`, `study`.
     pub labels: BTreeMap<String, String>,
     pub host: Option<String>,
-    /// Beginning of the id of the snapshot to compare with; default: the journal, else the latest of this author and host
-    /// with the same paths.
+    /// Beginning of the id of the snapshot to compare with; default: the journal, else the latest
+    /// of this author and host with the same paths.
     pub parent: Option<String>,
     /// Read every file, even what looks unchanged.
     pub rescan: bool,
@@ -112,7 +115,9 @@ pub fn run(
     loop {
         match once(repo, &mut source, options, watch) {
             // Its packs are there, its journal too: starting over under a new session takes seconds.
-            Err(Error::Fenced { .. }) if matches!(source, Source::Paths(_)) && fenced < FENCED_MAX => {
+            Err(Error::Fenced { .. })
+                if matches!(source, Source::Paths(_)) && fenced < FENCED_MAX =>
+            {
                 fenced += 1;
             }
             done => return done,
@@ -135,14 +140,25 @@ fn once(
     // 1. The session, before anything is looked up. 2. The index, in its own fixed order of reads.
     let session = Session::new(repo)?;
     let opened = journal::open(repo, &roots.paths, &session.id)?;
-    let (past, journal) = opened.map_or((None, None), |(past, journal)| (Some(past), Some(journal)));
+    let (past, journal) =
+        opened.map_or((None, None), |(past, journal)| (Some(past), Some(journal)));
     if !options.dry_run {
         session.announce(repo, past.as_ref().map_or(&[], |past| &past.dead[..]))?;
     }
     let index = repo.index()?;
     let before = unchanged::Before::open(repo, &index, past, &roots, options)?;
     let packer = Packer::new(repo, &session, &index, options.dry_run);
-    let work = Work::new(repo, options, watch, &index, &packer, &before, journal.as_ref(), started.0, roots.missing);
+    let work = Work::new(
+        repo,
+        options,
+        watch,
+        &index,
+        &packer,
+        &before,
+        journal.as_ref(),
+        started.0,
+        roots.missing,
+    );
     // 3. The pipeline: everything from the walk to the packs.
     let root = pipeline(&work, &roots, source)?;
     // 4. Packs durable, then the last index run, then the snapshot.
@@ -193,7 +209,8 @@ fn pipeline(work: &Work, roots: &Roots, source: &mut Source) -> Result<Directory
     let queues = Queues { chunks: chunks_in, packs: packs_in };
     let quit = work.quit();
     std::thread::scope(|scope| {
-        scope.spawn(move || packs.iter().for_each(|pack| work.guard(|| work.packer.complete(pack))));
+        scope
+            .spawn(move || packs.iter().for_each(|pack| work.guard(|| work.packer.complete(pack))));
         for _ in 0..threads {
             let (tasks, chunks, quit) = (tasks.clone(), chunks.clone(), quit.clone());
             let worker = Worker::new(work, Some(queues.clone()));

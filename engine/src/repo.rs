@@ -140,7 +140,12 @@ impl Repo {
 
     /// The secret that opens a frame or record with this context. Session secrets come from `seals/<session>`, and
     /// where that is lost, from the directory of a pack that needs them.
-    pub(crate) fn frame_secret(&self, context: &Context, pack: &PackId, len: u64) -> Result<Secret> {
+    pub(crate) fn frame_secret(
+        &self,
+        context: &Context,
+        pack: &PackId,
+        len: u64,
+    ) -> Result<Secret> {
         self.secret(context).or_else(|error| match error {
             Error::Role { .. } => Err(error),
             _ => {

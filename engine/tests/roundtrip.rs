@@ -30,7 +30,12 @@ enum Content {
 
 #[derive(Debug, Clone)]
 enum Thing {
-    File { content: Content, mode: u32, mtime: i64, xattr: Option<Vec<u8>> },
+    File {
+        content: Content,
+        mode: u32,
+        mtime: i64,
+        xattr: Option<Vec<u8>>,
+    },
     Symlink(Vec<u8>),
     Fifo,
     /// A hard link to some file made before.
@@ -218,7 +223,6 @@ fn apply(root: &Path, edit: &Edit) {
             if fs::symlink_metadata(&path).is_err() {
                 write(&path, content);
             }
-            return;
         }
         Edit::Write(at, content) => {
             if let Some(path) = pick(at) {

@@ -129,11 +129,22 @@ fn roots_may_be_files_nested_missing_or_excluded() {
     let roots = ["one", "one/deep", "two", "three/e", "gone", "cache"].map(|name| root.join(name));
     let (all, report, problems) = back_up_paths(&repo, &roots, &options);
     let expected = [
-        "cache", "cache/CACHEDIR.TAG", "one", "one/a", "one/deep", "one/deep/b", "three", "three/e",
-        "two", "two/c",
+        "cache",
+        "cache/CACHEDIR.TAG",
+        "one",
+        "one/a",
+        "one/deep",
+        "one/deep/b",
+        "three",
+        "three/e",
+        "two",
+        "two/c",
     ];
     assert_eq!(below(&all, root), expected);
-    assert_eq!(all[&format!("{}/one/deep/b", root.canonicalize().unwrap().display())], b"one/deep/b");
+    assert_eq!(
+        all[&format!("{}/one/deep/b", root.canonicalize().unwrap().display())],
+        b"one/deep/b"
+    );
     assert_eq!(report.counts.unread, 1);
     assert_eq!(problems.len(), 1);
     assert_eq!(problems[0].name, root.join("gone").as_os_str().as_encoded_bytes());
@@ -233,7 +244,8 @@ fn unchanged_files_are_not_read_and_changed_ones_are() {
         assert_eq!((counts.files_unchanged, counts.files_changed), (303, 1), "{third:?}");
         assert_eq!(third.bytes_read, 6);
         // Same bytes, new mtime: read, and found to be unchanged.
-        let large = std::fs::OpenOptions::new().append(true).open(dir.path().join("large")).unwrap();
+        let large =
+            std::fs::OpenOptions::new().append(true).open(dir.path().join("large")).unwrap();
         large.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
         let fourth = back_up(&repo(), dir.path());
         assert_eq!((fourth.counts.files_unchanged, fourth.bytes_read), (304, 9 << 20));
@@ -270,12 +282,13 @@ fn standard_input_is_one_file_and_commits_only_at_its_end() {
         let store = new_store(&env);
         let repo = open(&store, None, &env);
         let bytes = noise(8, len);
-        let mut stream = |finish: &mut dyn FnMut() -> Result<Option<u32>, Error>| {
+        let stream = |finish: &mut dyn FnMut() -> Result<Option<u32>, Error>| {
             let mut reader = &bytes[..];
             let source = Source::Stream { name: b"dump.sql", reader: &mut reader, finish };
             backup::run(&repo, source, &BackupOptions::default(), &Tally::default())
         };
-        let failed = stream(&mut || Err(Error::Command { what: "it failed".into(), code: Some(3) }));
+        let failed =
+            stream(&mut || Err(Error::Command { what: "it failed".into(), code: Some(3) }));
         assert!(matches!(failed, Err(Error::Command { .. })));
         assert_eq!(repo.snapshots().unwrap().len(), 0);
         stream(&mut || Ok(Some(0))).unwrap();

@@ -1,5 +1,5 @@
-//! Finished entries → directories: REFS and TREE nodes, cut where names say so, stored as chunks; then the directory above. Whoever
-//! finishes the last entry of a directory does this.
+//! Finished entries → directories: REFS and TREE nodes, cut where names say so, stored as chunks;
+//! then the directory above. Whoever finishes the last entry of a directory does this.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -9,11 +9,11 @@ use crate::backup::work::Worker;
 use crate::error::Result;
 use crate::format::id::{ChunkId, hash};
 use crate::format::seal::Recipient;
-use crate::format::tree::{
-    Child, ChunkRef, LIST_ABOVE_CHUNKS, ListChild, RefsNode, Segment, TreeChild, TreeNode, ends_inner,
-    ends_leaf, ends_list, leaf_from_encoded, put_entry,
-};
 use crate::format::snapshot::Directory;
+use crate::format::tree::{
+    Child, ChunkRef, LIST_ABOVE_CHUNKS, ListChild, RefsNode, Segment, TreeChild, TreeNode,
+    ends_inner, ends_leaf, ends_list, leaf_from_encoded, put_entry,
+};
 use crate::repo::trees::Piece;
 use crate::sys::stat::Stat;
 use crate::watch::{Counter, ProblemKind};

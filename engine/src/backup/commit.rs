@@ -5,9 +5,9 @@ use crate::backup::work::Work;
 use crate::error::{Error, Result};
 use crate::format::id::{SessionId, hash};
 use crate::format::record::Kind;
+use crate::format::snapshot::Directory;
 use crate::format::snapshot::{Class, Clock, Snapshot};
 use crate::repo::session::Session;
-use crate::format::snapshot::Directory;
 use crate::store::Put;
 
 /// `None`: a dry run.
@@ -24,7 +24,8 @@ pub fn commit(
     let repo = work.repo;
     work.go_on()?;
     let (sequence, previous) = repo.chain()?;
-    let (zone, utc_offset_s) = work.options.zone.clone().map_or((None, 0), |(name, offset)| (Some(name), offset));
+    let (zone, utc_offset_s) =
+        work.options.zone.clone().map_or((None, 0), |(name, offset)| (Some(name), offset));
     let host = work.options.host.clone().or_else(crate::sys::host::host_name);
     let snapshot = Snapshot {
         sequence: sequence + 1,

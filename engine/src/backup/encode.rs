@@ -1,5 +1,6 @@
-//! New chunks → frames: compressed (or not), sealed, and proven by opening, decoding and hashing what came out, before anyone
-//! may rely on it. Large chunks have a frame of their own, small ones share one.
+//! New chunks → frames: compressed (or not), sealed, and proven by opening, decoding and hashing
+//! what came out, before anyone may rely on it. Large chunks have a frame of their own, small ones
+//! share one.
 
 use std::ops::Range;
 

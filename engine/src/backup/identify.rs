@@ -9,8 +9,8 @@ use crate::repo::lookup::Claim;
 use crate::watch::Counter;
 
 impl Worker<'_> {
-    /// Makes sure that a chunk is stored, and gives its id. `bytes` may be a map whose file changes: the id is that of bytes
-    /// that were really stored.
+    /// Makes sure that a chunk is stored, and gives its id. `bytes` may be a map whose file
+    /// changes: the id is that of bytes that were really stored.
     pub fn store(&mut self, recipient: Recipient, bytes: &[u8]) -> Result<ChunkId> {
         if bytes.len() < self.work.bundle_below_bytes {
             return self.store_small(recipient, bytes);

@@ -1,6 +1,7 @@
-//! Names → entries with content. Small files are read into a buffer, large ones mapped in windows whose chunks go to all workers. A
-//! file that changes while it is read is read again, then taken as it was and marked; one that is truncated under its map
-//! is noticed and costs nobody their life.
+//! Names → entries with content. Small files are read into a buffer, large ones mapped in windows
+//! whose chunks go to all workers. A file that changes while it is read is read again, then taken
+//! as it was and marked; one that is truncated under its map is noticed and costs nobody their
+//! life.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -228,8 +229,7 @@ impl Worker<'_> {
             record.entry = work.entry(&dir.names[place], stat, xattrs);
             record.entry.hard_link = group;
         }
-        let group = (stat.nlink > 1)
-            .then(|| work.links.group(stat, record.entry.hard_link, path));
+        let group = (stat.nlink > 1).then(|| work.links.group(stat, record.entry.hard_link, path));
         record.entry.hard_link = group;
         record.signature = Signature { dev: stat.dev, ino: stat.ino, unsure: false };
         work.count(Counter::Files, 1);
@@ -242,7 +242,8 @@ impl Worker<'_> {
         self.done(dir, place, Some(Done::Leaf(record)))
     }
 
-    /// Reads a small file, again if it changed meanwhile. The outer error stops the backup, the inner one is the file's.
+    /// Reads a small file, again if it changed meanwhile. The outer error stops the backup, the
+    /// inner one is the file's.
     fn small(
         &mut self,
         file: &File,
@@ -299,7 +300,8 @@ impl Worker<'_> {
     ) -> Result<()> {
         let work = self.work;
         if entry.flags & CHANGED_WHILE_READ != 0 {
-            let cause = "it kept changing while it was read; what was read is in the snapshot, marked";
+            let cause =
+                "it kept changing while it was read; what was read is in the snapshot, marked";
             work.problem(ProblemKind::Inconsistent, path, cause);
         }
         work.count(Counter::Files, 1);
@@ -314,7 +316,8 @@ impl Worker<'_> {
             1,
         );
         let unsure = work.unsure(&entry) || entry.flags != 0;
-        let record = Record { signature: Signature { dev: stat.dev, ino: stat.ino, unsure }, entry, pieces };
+        let record =
+            Record { signature: Signature { dev: stat.dev, ino: stat.ino, unsure }, entry, pieces };
         if let Some(journal) = work.journal {
             journal.append(path, &record)?;
         }
@@ -357,13 +360,13 @@ impl Worker<'_> {
     fn scan(&mut self, large: Arc<Large>) -> Result<()> {
         let size = large.stat.size;
         let file = large.file.as_ref().expect("a file is scanned");
-        let scanned = match is_sparse(&large.stat) {
-            true => data_ranges(file, size),
-            false => Ok(vec![0..size]),
-        };
-        let ranges = match scanned {
-            Ok(ranges) => merge_small_holes(ranges),
-            Err(error) => return self.large_failed(&large, error),
+        let ranges = if is_sparse(&large.stat) {
+            match data_ranges(file, size) {
+                Ok(ranges) => merge_small_holes(ranges),
+                Err(error) => return self.large_failed(&large, error),
+            }
+        } else {
+            std::iter::once(0..size).collect()
         };
         let mut at = 0;
         for range in ranges {

@@ -1,5 +1,6 @@
-//! Unchanged? A file whose path, size, mtime, ctime and inode are those of the journal (or, where the key can read it, of
-//! the parent snapshot: without the inode) is taken over without being read. Each of its chunks is looked up all the same.
+//! Unchanged? A file whose path, size, mtime, ctime and inode are those of the journal (or, where
+//! the key can read it, of the parent snapshot: without the inode) is taken over without being
+//! read. Each of its chunks is looked up all the same.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -11,18 +12,21 @@ use crate::backup::work::Work;
 use crate::error::Result;
 use crate::format::id::SessionId;
 use crate::format::seal::Recipient;
+use crate::format::snapshot::Directory;
 use crate::format::tree::{Entry, EntryKind, TimeSpec};
 use crate::repo::Repo;
 use crate::repo::fetch::Fetcher;
 use crate::repo::journal::{Past, Record, Signature};
 use crate::repo::lookup::Index;
 use crate::repo::snapshots::SnapshotInfo;
-use crate::format::snapshot::Directory;
 use crate::repo::trees::{Node, Piece, Trees};
 use crate::sys::stat::Stat;
 
 /// Files that changed within this time before the backup began are read again next time.
 pub const UNSURE_NS: i64 = 2_000_000_000;
+
+/// The entries of a directory by name.
+type Entries = Arc<HashMap<Vec<u8>, Node>>;
 
 /// What is known of earlier backups of these paths.
 pub struct Before<'r> {
@@ -31,7 +35,7 @@ pub struct Before<'r> {
     parent: Option<SnapshotInfo>,
     /// Only without a journal: directories of the parent snapshot are read instead.
     fetcher: Option<Fetcher<'r>>,
-    loaded: Mutex<HashMap<Directory, Arc<HashMap<Vec<u8>, Node>>>>,
+    loaded: Mutex<HashMap<Directory, Entries>>,
 }
 
 /// What an entry was before.
@@ -57,7 +61,8 @@ impl<'r> Before<'r> {
             None if reads => latest_of(repo, roots, options)?,
             None => None,
         };
-        let fetcher = (past.is_none() && parent.is_some() && reads).then(|| Fetcher::new(repo, index));
+        let fetcher =
+            (past.is_none() && parent.is_some() && reads).then(|| Fetcher::new(repo, index));
         Ok(Self { repo, past, parent, fetcher, loaded: Mutex::default() })
     }
 
@@ -76,7 +81,7 @@ impl<'r> Before<'r> {
     }
 
     /// A directory of the parent. One that cannot be read compares as empty: its files are read.
-    fn load(&self, dir: &DirNode) -> Result<Option<Arc<HashMap<Vec<u8>, Node>>>> {
+    fn load(&self, dir: &DirNode) -> Result<Option<Entries>> {
         let (Some(fetcher), Some(ids)) = (&self.fetcher, dir.before) else { return Ok(None) };
         if let Some(loaded) = self.loaded.lock().expect("no panic holds this lock").get(&ids) {
             return Ok(Some(loaded.clone()));
@@ -112,7 +117,8 @@ impl<'r> Before<'r> {
             pieces.push(piece);
             Ok(())
         });
-        let signature = Signature { dev: 0, ino: 0, unsure: read.is_err() || node.entry.flags != 0 };
+        let signature =
+            Signature { dev: 0, ino: 0, unsure: read.is_err() || node.entry.flags != 0 };
         Ok(Some((Record { signature, entry: node.entry.clone(), pieces }, false)))
     }
 }
@@ -155,7 +161,8 @@ impl Work<'_> {
         })
     }
 
-    /// Changed so shortly before the backup began that it may have changed again in the same tick of its file system's clock.
+    /// Changed so shortly before the backup began that it may have changed again in the same tick
+    /// of its file system's clock.
     pub fn unsure(&self, entry: &Entry) -> bool {
         let recent = |time: &TimeSpec| {
             let at = i128::from(time.secs) * 1_000_000_000 + i128::from(time.nanos);

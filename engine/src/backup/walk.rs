@@ -1,5 +1,5 @@
-//! The walk: directories in a stable order, depth first, files before subdirectories, names bytewise. It lists and hands out; to
-//! stat, read or compare is the workers' affair.
+//! The walk: directories in a stable order, depth first, files before subdirectories, names
+//! bytewise. It lists and hands out; to stat, read or compare is the workers' affair.
 
 use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex};
 use crate::backup::work::Work;
 use crate::backup::{Source, Task};
 use crate::error::{Error, Result};
+use crate::format::snapshot::Directory;
 use crate::format::tree::Entry;
 use crate::repo::journal::Record;
-use crate::format::snapshot::Directory;
 use crate::sys::dir::Dir;
 use crate::sys::stat::{Kind, Stat, fstat};
 use crate::watch::{Counter, Problem, ProblemKind, Watch};
@@ -39,7 +39,8 @@ struct Skeleton {
     below: BTreeMap<Vec<u8>, Skeleton>,
 }
 
-/// A directory on its way into the snapshot. It completes when the walk has handed out all its names and the last of its entries is done.
+/// A directory on its way into the snapshot. It completes when the walk has handed out all its
+/// names and the last of its entries is done.
 pub struct DirNode {
     pub path: Vec<u8>,
     /// `None`: it could not be opened, or is made up (standard input).
@@ -167,11 +168,7 @@ struct Level<'s> {
     skeleton: Option<&'s Skeleton>,
 }
 
-pub fn walk(
-    work: &Work,
-    roots: &Roots,
-    submit: &mut dyn FnMut(Task) -> Result<()>,
-) -> Result<()> {
+pub fn walk(work: &Work, roots: &Roots, submit: &mut dyn FnMut(Task) -> Result<()>) -> Result<()> {
     let skeleton = Some(&roots.skeleton);
     let dir = Dir::open(Path::new("/"))
         .map_err(|source| Error::Source { path: PathBuf::from("/"), source })?;
@@ -198,7 +195,8 @@ pub fn walk(
     Ok(())
 }
 
-/// Opens a subdirectory and hands out its names. One that cannot be opened or listed is in the snapshot without content.
+/// Opens a subdirectory and hands out its names. One that cannot be opened or listed is in the
+/// snapshot without content.
 fn enter<'s>(
     work: &Work,
     up: Arc<DirNode>,
@@ -256,7 +254,9 @@ fn list<'s>(
 ) -> Result<Level<'s>> {
     let mut listed = match (&dir, skeleton.filter(|skeleton| !skeleton.whole)) {
         (None, _) => Vec::new(),
-        (Some(_), Some(skeleton)) => skeleton.below.keys().map(|name| (name.clone().into(), None)).collect(),
+        (Some(_), Some(skeleton)) => {
+            skeleton.below.keys().map(|name| (name.clone().into(), None)).collect()
+        }
         (Some(dir), None) => match dir.names() {
             Ok(names) => names.into_iter().map(|entry| (entry.name, entry.kind)).collect(),
             Err(error) => {

@@ -18,12 +18,12 @@ use crate::format::id::SessionId;
 use crate::format::repo::ChunkerSpec;
 use crate::format::seal::Recipient;
 use crate::format::snapshot::Counts;
+use crate::format::snapshot::Directory;
 use crate::repo::Repo;
 use crate::repo::journal::Journal;
 use crate::repo::lookup::Index;
 use crate::repo::packer::{OpenPack, Packer};
 use crate::repo::session::FRAME_RECIPIENTS;
-use crate::format::snapshot::Directory;
 use crate::sys::host::Owners;
 use crate::watch::{Counter, Problem, ProblemKind, Tally, Watch};
 
@@ -75,7 +75,10 @@ pub struct Worker<'w> {
 }
 
 impl<'w> Work<'w> {
-    #[expect(clippy::too_many_arguments, reason = "the parts of one backup meet here and only here")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the parts of one backup meet here and only here"
+    )]
     pub fn new(
         repo: &'w Repo,
         options: &'w BackupOptions,

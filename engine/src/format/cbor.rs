@@ -1,6 +1,6 @@
-//! Deterministic CBOR (RFC 8949, 4.2.1) with integer-keyed maps. Writing goes through minicbor; reading is our own, because a
-//! reader must reject everything that is not in the one permitted form. Borrows from its input; allocates nothing on the
-//! word of a length alone.
+//! Deterministic CBOR (RFC 8949, 4.2.1) with integer-keyed maps. Writing goes through minicbor;
+//! reading is our own, because a reader must reject everything that is not in the one permitted
+//! form. Borrows from its input; allocates nothing on the word of a length alone.
 
 mod read;
 mod write;

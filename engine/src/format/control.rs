@@ -1,5 +1,5 @@
-//! Control records: forgetting, holding, deleting, damage, attestation (`docs/format.md`, 7.4). What they mean and in which order they
-//! are written and read is not decided here.
+//! Control records: forgetting, holding, deleting, damage, attestation (`docs/format.md`, 7.4).
+//! What they mean and in which order they are written and read is not decided here.
 
 use super::cbor::{Decoder, Map, MapEncoder, decode_map, encode_map};
 use super::id::{HoldId, ObjectHash, PackId, SessionId};

@@ -1,5 +1,5 @@
-//! Identity and epoch keys: Ed25519 signatures (aws-lc-rs) and secrets sealed with HPKE over X-Wing (`docs/format.md`, 7.2).
-//! The `hpke` crate is unaudited; the tests pin its wire behaviour.
+//! Identity and epoch keys: Ed25519 signatures (aws-lc-rs) and secrets sealed with HPKE over X-Wing
+//! (`docs/format.md`, 7.2). The `hpke` crate is unaudited; the tests pin its wire behaviour.
 
 use std::convert::Infallible;
 use std::fmt;

@@ -1,5 +1,6 @@
-//! The envelope of every object but packs: header, body, signatures, end hash (`docs/format.md`, section 3). It does not look into
-//! bodies, and does not know who may sign what: that is the roster's.
+//! The envelope of every object but packs: header, body, signatures, end hash (`docs/format.md`,
+//! section 3). It does not look into bodies, and does not know who may sign what: that is the
+//! roster's.
 
 pub use super::kind::{Kind, kinds_at};
 
@@ -99,8 +100,8 @@ impl<'a> Record<'a> {
         Ok(Record { kind, body: &signed[HEADER_LEN..], signatures, signed_hash: hash(signed) })
     }
 
-    /// Checks the signature of one identity; the caller knows its key from the roster, and must be able to see the roster
-    /// that the returned signature cites.
+    /// Checks the signature of one identity; the caller knows its key from the roster, and must be
+    /// able to see the roster that the returned signature cites.
     pub fn verify(
         &self,
         repository: RepositoryId,
@@ -205,8 +206,8 @@ fn signed_message(
     .concat()
 }
 
-/// Whether the bytes under a name are what was stored there, told without any key. Names that are none of ours pass: their
-/// objects are ignored.
+/// Whether the bytes under a name are what was stored there, told without any key. Names that are
+/// none of ours pass: their objects are ignored.
 pub fn check_rot(name: &str, bytes: &[u8]) -> Result<()> {
     let Some(kind) = kinds_at(name).first() else {
         return Ok(());

@@ -71,8 +71,14 @@ impl ChunkerSpec {
         match *self {
             ChunkerSpec::WindowedMinimum { min, max } => size(min) && size(max) && min < max,
             ChunkerSpec::FastCdc { min, average, max } => {
-                let crate_bounds = min <= 1 << 20 && (256..=4 << 20).contains(&average) && max >= 1024;
-                size(min) && size(average) && size(max) && min <= average && average < max && crate_bounds
+                let crate_bounds =
+                    min <= 1 << 20 && (256..=4 << 20).contains(&average) && max >= 1024;
+                size(min)
+                    && size(average)
+                    && size(max)
+                    && min <= average
+                    && average < max
+                    && crate_bounds
             }
         }
     }

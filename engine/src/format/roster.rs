@@ -270,8 +270,9 @@ impl Grant {
 /// A valid roster with H of its stored bytes.
 pub type Link = (Roster, [u8; 32]);
 
-/// Decides whether the object stored at `roster/<number>` continues the chain after `previous`, the last valid roster below it.
-/// `root` comes from the slot. On an error the object is void: the caller skips it and goes on with the same `previous`.
+/// Decides whether the object stored at `roster/<number>` continues the chain after `previous`, the
+/// last valid roster below it. `root` comes from the slot. On an error the object is void: the
+/// caller skips it and goes on with the same `previous`.
 pub fn validate_next(
     repository: RepositoryId,
     root: &VerifyingKey,

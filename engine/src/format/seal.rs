@@ -1,5 +1,6 @@
-//! Sealing (`docs/format.md`, section 4): contexts, derived keys with their commitment, frames, block streams, record bodies.
-//! Salts, secrets and ordinals come from the caller. AEAD and HKDF are aws-lc-rs.
+//! Sealing (`docs/format.md`, section 4): contexts, derived keys with their commitment, frames,
+//! block streams, record bodies. Salts, secrets and ordinals come from the caller. AEAD and HKDF
+//! are aws-lc-rs.
 
 use std::fmt;
 
@@ -392,8 +393,8 @@ pub fn seal_body(secret: &Secret, context: &Context, kind: Kind, payload: &[u8])
     [context.to_bytes().as_slice(), sealer.commit(), &sealer.seal_stream(payload)].concat()
 }
 
-/// Context and commitment that a sealed body begins with, and the stored stream behind them. For ranged reads, `body` may be a
-/// prefix.
+/// Context and commitment that a sealed body begins with, and the stored stream behind them. For
+/// ranged reads, `body` may be a prefix.
 pub fn body_header(body: &[u8], kind: Kind) -> Result<(Context, [u8; COMMIT_LEN], &[u8])> {
     let object = kind.name();
     let (header, stream) =

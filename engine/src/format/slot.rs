@@ -1,5 +1,6 @@
-//! Slots: a role's keys, wrapped by a password or a key file (`docs/format.md`, 8.1). A role is what its bundle holds, so building one
-//! drops what the role may not have, and reading one refuses anything else than the role's table says.
+//! Slots: a role's keys, wrapped by a password or a key file (`docs/format.md`, 8.1). A role is
+//! what its bundle holds, so building one drops what the role may not have, and reading one refuses
+//! anything else than the role's table says.
 
 use std::fmt;
 

@@ -102,7 +102,8 @@ impl<'r> Fetcher<'r> {
 
     fn cached(&self, frame: &FrameAt) -> Result<Plain> {
         let place = (frame.pack.id, frame.row.offset);
-        if let Some(plain) = self.cache.lock().expect("no panic holds this lock").frames.get(&place) {
+        if let Some(plain) = self.cache.lock().expect("no panic holds this lock").frames.get(&place)
+        {
             return Ok(plain.clone());
         }
         let plain = Arc::new(self.frame(frame, &mut Decoder::new())?);
@@ -157,8 +158,9 @@ impl<'r> Fetcher<'r> {
             &frame.table_hash,
             &base_rows,
         );
-        let encoded =
-            sealer.open_in_place(frame_nonce(frame.row.ordinal), &aad, stored, "frame").named(&name)?;
+        let encoded = sealer
+            .open_in_place(frame_nonce(frame.row.ordinal), &aad, stored, "frame")
+            .named(&name)?;
         let prefix = self.prefix(&frame.bases)?;
         plain.clear();
         let bases: &[&[u8]] = if frame.bases.is_empty() { &[] } else { &[&prefix] };
@@ -174,12 +176,14 @@ impl<'r> Fetcher<'r> {
                 what: format!("base chunk {}", base.id),
                 cause: cause.to_owned(),
             };
-            let full = self.index.copies(&base.id).into_iter().filter(|copy| copy.place.frame.bases == 0);
+            let full =
+                self.index.copies(&base.id).into_iter().filter(|copy| copy.place.frame.bases == 0);
             let plain = full
                 .map(|copy| self.chunk_of(&copy, &base.id, key))
                 .find_map(|plain| plain.ok())
                 .ok_or_else(|| damaged("no copy of it can be read"))?;
-            let range = base.start as usize..(base.start as usize).saturating_add(base.len as usize);
+            let range =
+                base.start as usize..(base.start as usize).saturating_add(base.len as usize);
             prefix.extend_from_slice(plain.get(range).ok_or_else(|| damaged("it is too short"))?);
         }
         Ok(prefix)
@@ -195,7 +199,8 @@ impl<'r> Fetcher<'r> {
         let context = Context::from_bytes(&frame.context.context).named(&name)?;
         let secret = self.repo.frame_secret(&context, &frame.pack.id, frame.pack.len)?;
         let commit = &frame.context.commit;
-        let sealer = Sealer::opening(&secret, &context, Label::Frame, commit, "frame").named(&name)?;
+        let sealer =
+            Sealer::opening(&secret, &context, Label::Frame, commit, "frame").named(&name)?;
         let sealer = Arc::new(sealer);
         let mut known = self.openers.lock().expect("no panic holds this lock");
         known.insert(frame.context.context, sealer.clone());

@@ -75,7 +75,10 @@ fn repo_file(options: &InitOptions, env: &Env) -> Result<RepoFile> {
         return refuse(format!("the chunker cannot work with these sizes: {:?}", options.chunker));
     }
     if !PACK_BYTES_RANGE.contains(&options.pack_bytes) {
-        return refuse(format!("a pack of {} bytes: 1 MiB to 1 GiB are possible", options.pack_bytes));
+        return refuse(format!(
+            "a pack of {} bytes: 1 MiB to 1 GiB are possible",
+            options.pack_bytes
+        ));
     }
     if u64::from(options.chunker.max_bytes()) * 2 > options.pack_bytes {
         return refuse("the largest chunk is more than half a pack".to_owned());

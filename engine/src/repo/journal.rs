@@ -1,7 +1,7 @@
-//! The client's own record of what it has backed up: path, stat, entry and chunks of each finished file. It is the parent for
-//! every role, write-only ones included, and what an interrupted backup goes on from. Sealed under a key that only this
-//! identity has; appended in blocks; a torn tail is dropped. It is trusted for nothing but saving work: every chunk is still
-//! looked up in the index.
+//! The client's own record of what it has backed up: path, stat, entry and chunks of each finished
+//! file. It is the parent for every role, write-only ones included, and what an interrupted backup
+//! goes on from. Sealed under a key that only this identity has; appended in blocks; a torn tail is
+//! dropped. It is trusted for nothing but saving work: every chunk is still looked up in the index.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
@@ -73,7 +73,11 @@ struct Writing {
 }
 
 /// Opens the journals for a set of source paths and starts a new one. `None`: the client has no cache.
-pub fn open(repo: &Repo, roots: &[Vec<u8>], session: &SessionId) -> Result<Option<(Past, Journal)>> {
+pub fn open(
+    repo: &Repo,
+    roots: &[Vec<u8>],
+    session: &SessionId,
+) -> Result<Option<(Past, Journal)>> {
     let Some(cache) = repo.cache() else { return Ok(None) };
     let stem = format!("journal-{}", &to_hex(&hash(&roots.join(&0)))[..16]);
     let failed = |source| Error::Cache { path: cache.clone(), source };
@@ -88,7 +92,7 @@ pub fn open(repo: &Repo, roots: &[Vec<u8>], session: &SessionId) -> Result<Optio
             parts.push((modified, dead, entry.path()));
         }
     }
-    parts.sort_by(|a, b| b.0.cmp(&a.0));
+    parts.sort_by_key(|(modified, _, _)| std::cmp::Reverse(*modified));
     let key = |salt: &[u8; 32]| JournalKey::new(repo, salt);
     let mut past = Past { files: Vec::new(), dead: Vec::new() };
     for (_, dead, path) in &parts {
@@ -270,8 +274,9 @@ fn path_key(path: &[u8]) -> u64 {
     u64::from_le_bytes(hash(path)[..8].try_into().expect("eight bytes"))
 }
 
-/// Record: `length of the rest u32 ‖ path length u32 ‖ path ‖ dev u64 ‖ ino u64 ‖ unsure u8 ‖ size u64 ‖ entry length u32 ‖ entry as a
-/// one-entry TREE leaf ‖ pieces`; a piece is `0 ‖ length u32 ‖ id` or `1 ‖ hole length u64`.
+/// Record: `length of the rest u32 ‖ path length u32 ‖ path ‖ dev u64 ‖ ino u64 ‖ unsure u8 ‖ size
+/// u64 ‖ entry length u32 ‖ entry as a one-entry TREE leaf ‖ pieces`; a piece is `0 ‖ length u32 ‖
+/// id` or `1 ‖ hole length u64`.
 fn encode(path: &[u8], record: &Record, out: &mut Vec<u8>) {
     out.extend_from_slice(&[0; 4]);
     out.extend_from_slice(&(path.len() as u32).to_le_bytes());
@@ -333,7 +338,8 @@ fn decode(mut bytes: &[u8]) -> Option<Record> {
     let unsure = take(&mut bytes, 1)?[0] != 0;
     let size = take_u64(&mut bytes)?;
     let entry_len = take_u32(&mut bytes)? as usize;
-    let TreeNode::Leaf { mut entries } = TreeNode::from_bytes(take(&mut bytes, entry_len)?).ok()? else {
+    let TreeNode::Leaf { mut entries } = TreeNode::from_bytes(take(&mut bytes, entry_len)?).ok()?
+    else {
         return None;
     };
     let entry = Entry { size: Some(size), ..entries.pop()? };

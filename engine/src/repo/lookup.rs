@@ -81,8 +81,7 @@ impl Index {
         let segment = match &self.cache {
             Some(cache) => {
                 let path = cache.join(format!("{name}.run"));
-                Segment::cache(&path, &payload)
-                    .map_err(|source| Error::Cache { path, source })?
+                Segment::cache(&path, &payload).map_err(|source| Error::Cache { path, source })?
             }
             None => Segment::hold(payload),
         };

@@ -10,8 +10,8 @@ use crate::env::Env;
 use crate::error::{Error, FormatError, Named, Result};
 use crate::format::control::{Attestation, Damage, Proposal, Verdict};
 use crate::format::id::{ObjectHash, PackId, RepositoryId, from_hex, hash};
-use crate::format::record::{Kind, Record, check_rot};
 use crate::format::kind::parse_number;
+use crate::format::record::{Kind, Record, check_rot};
 use crate::format::repo::RepoFile;
 use crate::format::roster::{Link, State, Trust, validate_next};
 use crate::format::slot::{Bundle, Role, Slot, Unlock};
@@ -21,8 +21,9 @@ use crate::repo::records::{RECORD_BYTES_MAX, RUN_BYTES_MAX, object_name};
 use crate::store::{Store, StoreError};
 
 impl Repo {
-    /// Opens the repository in `store` with the first slot that `unlock` fits. `cache` is the client's cache folder; below
-    /// it each repository and identity has its own. Without one nothing is cached.
+    /// Opens the repository in `store` with the first slot that `unlock` fits. `cache` is the
+    /// client's cache folder; below it each repository and identity has its own. Without one
+    /// nothing is cached.
     pub fn open(
         store: Arc<dyn Store>,
         unlock: Unlock,
@@ -42,9 +43,14 @@ impl Repo {
             return Err(Error::Damaged { what: "the roster".to_owned(), cause });
         }
         let cache = cache
-            .map(|folder| folder.join(file.repository.to_string()).join(bundle.identity.to_string()))
+            .map(|folder| {
+                folder.join(file.repository.to_string()).join(bundle.identity.to_string())
+            })
             .map(|path| {
-                std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path.join("runs"))
+                std::fs::DirBuilder::new()
+                    .recursive(true)
+                    .mode(0o700)
+                    .create(path.join("runs"))
                     .map(|()| path.clone())
                     .map_err(|source| Error::Cache { path, source })
             })
@@ -164,9 +170,11 @@ impl Repo {
     /// Packs of our own, of owners, and attested ones (DESIGN.md, 5).
     fn trusted(&self) -> Trusted {
         let trust = self.roster().settings.trust;
-        let owners = self.roster().identities.iter().filter(|member| {
-            member.role == Role::Owner && member.state == State::Active
-        });
+        let owners = self
+            .roster()
+            .identities
+            .iter()
+            .filter(|member| member.role == Role::Owner && member.state == State::Active);
         let mut authors = HashSet::from([self.identity()]);
         if trust != Trust::Own {
             authors.extend(owners.map(|member| member.id));
@@ -197,15 +205,18 @@ fn open_slot(
     let mut broken = None;
     for id in &ids {
         let name = format!("slots/{id}");
-        let opened = store.get(&object_name(&name)?, RECORD_BYTES_MAX).map_err(Error::from).and_then(|bytes| {
-            check_rot(&name, &bytes).named(&name)?;
-            let record = Record::parse(&bytes, &[Kind::Slot]).named(&name)?;
-            let slot = Slot::from_cbor(record.body).named(&name)?;
-            match slot.open(repository, unlock) {
-                Err(FormatError::Commitment { .. }) => Ok(None),
-                bundle => bundle.named(&name).map(Some),
-            }
-        });
+        let opened = store
+            .get(&object_name(&name)?, RECORD_BYTES_MAX)
+            .map_err(Error::from)
+            .and_then(|bytes| {
+                check_rot(&name, &bytes).named(&name)?;
+                let record = Record::parse(&bytes, &[Kind::Slot]).named(&name)?;
+                let slot = Slot::from_cbor(record.body).named(&name)?;
+                match slot.open(repository, unlock) {
+                    Err(FormatError::Commitment { .. }) => Ok(None),
+                    bundle => bundle.named(&name).map(Some),
+                }
+            });
         match opened {
             Ok(Some(bundle)) => return Ok((*id, bundle)),
             Ok(None) => {}
@@ -242,7 +253,10 @@ pub(crate) fn newest_roster(store: &dyn Store, bundle: &Bundle) -> Result<Roster
         cause: "no object below roster/ carries a valid signature of the root key".to_owned(),
     })?;
     if roster.number < bundle.roster {
-        let what = format!("roster {} is the newest here, this slot has seen {}", roster.number, bundle.roster);
+        let what = format!(
+            "roster {} is the newest here, this slot has seen {}",
+            roster.number, bundle.roster
+        );
         return Err(Error::Rollback { what });
     }
     Ok(Rosters { newest: (roster, roster_hash), valid })

@@ -11,7 +11,9 @@ use crate::format::index::{PackRow, RunBuilder};
 use crate::format::pack::{
     Directory, FrameRow, HEADER_LEN, PackClass, PackHeader, TRAILER_LEN, Trailer,
 };
-use crate::format::seal::{COMMIT_LEN, Context, Label, Recipient, Sealer, frame_nonce, padme, sealed_stream_len};
+use crate::format::seal::{
+    COMMIT_LEN, Context, Label, Recipient, Sealer, frame_nonce, padme, sealed_stream_len,
+};
 use crate::repo::Repo;
 use crate::repo::lookup::Index;
 use crate::repo::records::trailer_aad;
@@ -121,7 +123,8 @@ impl<'r> Packer<'r> {
         for frame in frames {
             self.push_to(&mut mixed, PackClass::Mixed, frame, &|pack| self.complete(pack))?;
         }
-        let open = self.lanes.iter().map(|lane| lane.lock().expect("no panic holds this lock").take());
+        let open =
+            self.lanes.iter().map(|lane| lane.lock().expect("no panic holds this lock").take());
         for pack in mixed.into_iter().chain(open.flatten()) {
             self.close(pack, false)?;
         }
@@ -165,10 +168,8 @@ impl<'r> Packer<'r> {
         full: &dyn Fn(OpenPack) -> Result<()>,
     ) -> Result<()> {
         let limit = self.repo.file().pack_size;
-        if let Some(pack) = lane.as_ref() {
-            if pack.len_with(&frame) > limit {
-                full(lane.take().expect("just seen"))?;
-            }
+        if let Some(pack) = lane.take_if(|pack| pack.len_with(&frame) > limit) {
+            full(pack)?;
         }
         if lane.is_none() {
             *lane = Some(OpenPack::begin(self.repo, self.session, class)?);
@@ -250,8 +251,12 @@ impl OpenPack {
             directory: Directory::default(),
             recipients: Vec::new(),
         };
-        let header =
-            PackHeader { session: session.id, epoch: session.epoch, class, suite: repo.file().suite.code() };
+        let header = PackHeader {
+            session: session.id,
+            epoch: session.epoch,
+            class,
+            suite: repo.file().suite.code(),
+        };
         pack.write(&header.to_bytes())?;
         assert_eq!(pack.len, HEADER_LEN as u64);
         Ok(pack)
@@ -267,7 +272,7 @@ impl OpenPack {
         let known = self.recipients.iter().position(|&recipient| recipient == frame.recipient);
         let context = known.unwrap_or_else(|| {
             let keys = session.keys(frame.recipient);
-            self.directory.contexts.push(keys.context.clone());
+            self.directory.contexts.push(keys.context);
             self.directory.seals.push(keys.seal.clone());
             self.recipients.push(frame.recipient);
             self.recipients.len() - 1

@@ -6,8 +6,8 @@ use crate::format::pack::{Directory, SealRow, TRAILER_LEN, Trailer};
 use crate::format::record::{Kind, Record, check_rot};
 use crate::format::roster::{Identity, Roster, State};
 use crate::format::seal::{
-    COMMIT_LEN, CONTEXT_LEN, Context, Label, Recipient, Sealer, body_header, frame_nonce, open_body,
-    seal_body,
+    COMMIT_LEN, CONTEXT_LEN, Context, Label, Recipient, Sealer, body_header, frame_nonce,
+    open_body, seal_body,
 };
 use crate::format::session::{SealedSecret, Seals};
 use crate::format::slot::Role;
@@ -43,7 +43,12 @@ pub fn object_name(name: &str) -> Result<ObjectName> {
 
 impl Repo {
     /// Writes a signed record with a stated name. `Put::Existed`: somebody's bytes are there already.
-    pub(crate) fn try_put_stated(&self, kind: Kind, name: &str, body: &[u8]) -> Result<(Put, Vec<u8>)> {
+    pub(crate) fn try_put_stated(
+        &self,
+        kind: Kind,
+        name: &str,
+        body: &[u8],
+    ) -> Result<(Put, Vec<u8>)> {
         let bytes = self.signed(kind, body, name);
         let put = self.store().put_if_absent(&object_name(name)?, &bytes)?;
         Ok((put, bytes))
@@ -141,7 +146,12 @@ impl Repo {
     }
 
     /// Opens the sealed body of a record that was read.
-    pub(crate) fn open_sealed(&self, kind: Kind, name: &str, body: &[u8]) -> Result<(Context, Vec<u8>)> {
+    pub(crate) fn open_sealed(
+        &self,
+        kind: Kind,
+        name: &str,
+        body: &[u8],
+    ) -> Result<(Context, Vec<u8>)> {
         let (context, _, _) = body_header(body, kind).named(name)?;
         if context.repository != self.id() {
             let cause = "it belongs to another repository".to_owned();
@@ -168,7 +178,8 @@ impl Repo {
     /// Reads and opens a pack's directory through its trailer.
     pub(crate) fn pack_directory(&self, pack: &PackId, len: u64) -> Result<Directory> {
         let name = pack_name(pack);
-        let damaged = |cause: &str| Error::Damaged { what: name.to_string(), cause: cause.to_owned() };
+        let damaged =
+            |cause: &str| Error::Damaged { what: name.to_string(), cause: cause.to_owned() };
         if len < TRAILER_LEN as u64 {
             return Err(damaged("it is shorter than a trailer"));
         }
@@ -183,8 +194,9 @@ impl Repo {
         self.store().get_range(&name, trailer.directory_offset, &mut sealed)?;
         let (commit, stream) = sealed.split_at(32);
         let commit = commit.try_into().expect("32 bytes");
-        let sealer = Sealer::opening(&secret, &context, Label::PackDirectory, commit, "pack directory")
-            .named(name.as_str())?;
+        let sealer =
+            Sealer::opening(&secret, &context, Label::PackDirectory, commit, "pack directory")
+                .named(name.as_str())?;
         let plain = sealer.open_stream(stream, "pack directory").named(name.as_str())?;
         let directory = Directory::from_bytes(&plain).named(name.as_str())?;
         directory.check_against(&trailer).named(name.as_str())?;

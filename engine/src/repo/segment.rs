@@ -49,8 +49,12 @@ impl Segment {
         temporary.push(format!(".{}", std::process::id()));
         let filter = filter_of(payload);
         let mut hasher = blake3::Hasher::new();
-        let mut file =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&temporary)?;
         for part in [payload, &filter, &(payload.len() as u64).to_le_bytes()] {
             hasher.update(part);
             file.write_all(part)?;
@@ -66,7 +70,8 @@ impl Segment {
         // The file is ours, complete before it gets its name, and never written again.
         let length = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
         let map = GuardedMap::map(&file, 0, length)?;
-        let broken = || io::Error::new(io::ErrorKind::InvalidData, "the cached index run is broken");
+        let broken =
+            || io::Error::new(io::ErrorKind::InvalidData, "the cached index run is broken");
         let filter_end = map.len().checked_sub(FOOTER).ok_or_else(broken)?;
         let (body, sum) = map.split_at(map.len() - 32);
         if hash(body) != sum {

@@ -7,9 +7,13 @@ use crate::error::{Named, Result};
 use crate::format::codec::Codec;
 use crate::format::id::SessionId;
 use crate::format::keys::{SealInfo, seal_secret};
-use crate::format::pack::{BaseRow, ChunkRow, ContextRow, SealRow, base_rows_bytes, chunk_rows_hash};
+use crate::format::pack::{
+    BaseRow, ChunkRow, ContextRow, SealRow, base_rows_bytes, chunk_rows_hash,
+};
 use crate::format::record::Kind;
-use crate::format::seal::{Context, Label, Recipient, Sealer, Secret, frame_aad, frame_nonce, seal_body};
+use crate::format::seal::{
+    Context, Label, Recipient, Sealer, Secret, frame_aad, frame_nonce, seal_body,
+};
 use crate::format::session::{SealedSecret, Seals, Session as Intent};
 use crate::repo::Repo;
 
@@ -69,7 +73,8 @@ impl Session {
         let mut meta = None;
         let frames = FRAME_RECIPIENTS.map(|recipient| {
             let secret = Secret(repo.env().random());
-            let info = SealInfo { repository: repo.id(), epoch: epoch.number, recipient, session: id };
+            let info =
+                SealInfo { repository: repo.id(), epoch: epoch.number, recipient, session: id };
             let public = match recipient {
                 Recipient::Data => &epoch.data,
                 Recipient::Tree => &epoch.tree,

@@ -38,7 +38,8 @@ impl Repo {
             forgotten.extend(SessionId::from_hex(name.last()));
         })?;
         let mut ids = Vec::new();
-        self.store().list("snapshots", &mut |name, _| ids.extend(SessionId::from_hex(name.last())))?;
+        self.store()
+            .list("snapshots", &mut |name, _| ids.extend(SessionId::from_hex(name.last())))?;
         ids.retain(|id| !forgotten.contains(id));
         Ok(ids)
     }
@@ -84,19 +85,19 @@ impl Repo {
         }
     }
 
-    /// Sequence and hash of this identity's last snapshot: from the cache, else, where the key reads, from the store. If both are
-    /// lost the chain starts again, visibly.
+    /// Sequence and hash of this identity's last snapshot: from the cache, else, where the key
+    /// reads, from the store. If both are lost the chain starts again, visibly.
     pub(crate) fn chain(&self) -> Result<(u64, Option<[u8; 32]>)> {
         let kept = self.cache().and_then(|cache| std::fs::read(cache.join("chain")).ok());
-        if let Some((sequence, last)) = kept.as_deref().and_then(<[u8]>::split_first_chunk::<8>) {
-            if let Ok(last) = last.try_into() {
-                return Ok((u64::from_le_bytes(*sequence), Some(last)));
-            }
+        let kept = kept.as_deref().and_then(<[u8]>::split_first_chunk::<8>);
+        if let Some((sequence, Ok(last))) = kept.map(|(first, last)| (first, last.try_into())) {
+            return Ok((u64::from_le_bytes(*sequence), Some(last)));
         }
         if !self.reads(Recipient::Meta) {
             return Ok((0, None));
         }
-        let ours = self.snapshots()?.into_iter().filter(|info| info.snapshot.author == self.identity());
+        let ours =
+            self.snapshots()?.into_iter().filter(|info| info.snapshot.author == self.identity());
         let last = ours.max_by_key(|info| info.snapshot.sequence);
         Ok(last.map_or((0, None), |info| (info.snapshot.sequence, Some(info.hash))))
     }

@@ -2,10 +2,10 @@
 
 use crate::error::{Error, FormatError, Named, Result};
 use crate::format::id::ChunkId;
-use crate::format::tree::{ChunkRef, Entry, INNER_DEPTH_MAX, RefsNode, Segment, TreeNode};
-use crate::repo::fetch::Fetcher;
 use crate::format::snapshot::Directory;
+use crate::format::tree::{ChunkRef, Entry, INNER_DEPTH_MAX, RefsNode, Segment, TreeNode};
 use crate::repo::Repo;
+use crate::repo::fetch::Fetcher;
 
 /// A piece of a file's content, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +43,10 @@ pub struct Node {
 pub enum ContentRef {
     Piece(Piece),
     /// A chunk list node.
-    List { id: ChunkId, len: u64 },
+    List {
+        id: ChunkId,
+        len: u64,
+    },
 }
 
 /// What a path of a snapshot names.

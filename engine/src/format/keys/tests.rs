@@ -1,5 +1,5 @@
-//! RFC 8032 and X-Wing vectors, weak keys, and the pinned wire behaviour of the hpke crate: checked against a key schedule written out here
-//! from RFC 9180.
+//! RFC 8032 and X-Wing vectors, weak keys, and the pinned wire behaviour of the hpke crate: checked
+//! against a key schedule written out here from RFC 9180.
 
 use aws_lc_rs::aead;
 use ed25519_dalek::{Signature, VerifyingKey as Dalek};
@@ -58,7 +58,8 @@ fn s_must_be_canonical() {
     assert!(key.verifying_key().verify(b"m", &signature, "test").is_err());
 }
 
-/// With a key of small order and R = its encoding of the neutral element, S = 0 verifies many messages: must never pass.
+/// With a key of small order and R = its encoding of the neutral element, S = 0 verifies many
+/// messages: must never pass.
 #[test]
 fn weak_keys() {
     let neutral = "0100000000000000000000000000000000000000000000000000000000000000";

@@ -1,4 +1,5 @@
-//! Padding, key derivation against the RustCrypto crates, streams at every boundary, and every flip and cut of a sealed body.
+//! Padding, key derivation against the RustCrypto crates, streams at every boundary, and every flip
+//! and cut of a sealed body.
 
 use aes_gcm::aead::{Aead, KeyInit, Payload};
 use proptest::prelude::{any, prop, proptest};
