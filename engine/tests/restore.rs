@@ -138,7 +138,7 @@ fn odd_tree(root: &Path) {
     let _ = rustix::fs::setxattr(root.join("dir"), "user.study", b"CT too", flags);
     let old = SystemTime::UNIX_EPOCH - Duration::new(1_000_000, 1);
     set_mtime(&root.join("dir/deep/2"), old);
-    fs::set_permissions(root.join("dir/deep/3"), fs::Permissions::from_mode(0o4000)).unwrap();
+    fs::set_permissions(root.join("dir/deep/3"), fs::Permissions::from_mode(0o4400)).unwrap();
     set_mtime(&root.join("dir/deep/deeper"), old);
     fs::set_permissions(root.join("dir/deep"), fs::Permissions::from_mode(0o555)).unwrap();
 }
@@ -270,9 +270,11 @@ fn what_is_in_the_way_goes_unless_it_is_a_full_directory() {
     for threads in THREADS {
         let case = Case::new(threads, |root| {
             fs::create_dir(root.join("dir")).unwrap();
-            for name in ["dir/x", "file", "fifo", "link", "full"] {
+            for name in ["dir/x", "file", "fifo", "link"] {
                 fs::write(root.join(name), noise(1, 100_000)).unwrap();
             }
+            fs::write(root.join("full"), b"").unwrap();
+            fs::hard_link(root.join("full"), root.join("full too")).unwrap();
             symlink("/etc", root.join("symlink")).unwrap();
         });
         let outside = tempfile::tempdir().unwrap();
@@ -286,14 +288,45 @@ fn what_is_in_the_way_goes_unless_it_is_a_full_directory() {
         fs::create_dir(target.join("symlink")).unwrap();
         fs::create_dir_all(target.join("full/of")).unwrap();
         let (report, problems) = case.restore_with(&RestoreOptions::default());
-        assert_eq!((report.failed, report.files_restored, report.others), (1, 4, 1), "{report:?}");
+        assert_eq!((report.failed, report.files_restored, report.others), (2, 4, 1), "{report:?}");
         assert_eq!(problems[0].name, case.path("/full"));
         assert!(problems[0].cause.contains("not empty"), "{problems:?}");
+        // What is lost is not linked to either.
+        assert_eq!(problems[1].name, case.path("/full too"));
+        assert!(problems[1].cause.starts_with("it is a link to"), "{problems:?}");
         assert!(target.join("full/of").is_dir());
         assert_eq!(fs::read(outside.path().join("x")).unwrap(), b"not to be changed");
         assert!(!outside.path().join("made").exists());
         fs::remove_dir_all(target.join("full")).unwrap();
         assert_eq!(case.restore().files_in_place, 4);
+        case.assert_restored();
+    }
+}
+
+#[test]
+fn a_closed_directory_is_opened_and_closed_again() {
+    for threads in THREADS {
+        let case = Case::new(threads, |root| {
+            fs::create_dir(root.join("closed")).unwrap();
+            for name in ["gone", "changed"] {
+                fs::write(root.join("closed").join(name), noise(1, 100_000)).unwrap();
+                let mode = fs::Permissions::from_mode(0o444);
+                fs::set_permissions(root.join("closed").join(name), mode).unwrap();
+            }
+            fs::set_permissions(root.join("closed"), fs::Permissions::from_mode(0o555)).unwrap();
+        });
+        case.restore();
+        let closed = case.target.path().join("closed");
+        let set_mode = |path: &Path, mode| {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        };
+        set_mode(&closed, 0o755);
+        fs::remove_file(closed.join("gone")).unwrap();
+        set_mode(&closed.join("changed"), 0o644);
+        fs::write(closed.join("changed"), b"other").unwrap();
+        set_mode(&closed.join("changed"), 0o444);
+        set_mode(&closed, 0o555);
+        case.restore();
         case.assert_restored();
     }
 }
@@ -380,7 +413,9 @@ fn a_dry_run_writes_nothing_and_tells_what_would_be_done() {
         }
         let changed = case.target.path().join("dir/copy");
         OpenOptions::new().write(true).open(&changed).unwrap().write_all_at(b"x", 9).unwrap();
-        fs::remove_file(case.target.path().join("dir/deep/5")).unwrap();
+        let deep = case.target.path().join("dir/deep");
+        fs::set_permissions(&deep, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::remove_file(deep.join("5")).unwrap();
         let before = touched(case.target.path());
         let (would, _) = case.restore_with(&dry());
         assert_eq!(before, touched(case.target.path()));

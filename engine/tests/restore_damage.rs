@@ -207,26 +207,27 @@ fn a_read_that_fails_is_no_silent_loss() {
 struct Forger<'r> {
     repo: &'r Repo,
     session: Session,
-    packer_frames: Vec<(Recipient, Vec<u8>)>,
+    frames: Vec<(Recipient, ChunkId, Vec<u8>)>,
 }
 
 impl<'r> Forger<'r> {
     fn new(repo: &'r Repo) -> Self {
         let session = Session::new(repo).unwrap();
         session.announce(repo, &[]).unwrap();
-        Self { repo, session, packer_frames: Vec::new() }
+        Self { repo, session, frames: Vec::new() }
     }
 
     fn store(&mut self, recipient: Recipient, bytes: &[u8]) -> ChunkId {
-        self.packer_frames.push((recipient, bytes.to_vec()));
-        self.id(recipient, bytes)
-    }
-
-    fn id(&self, recipient: Recipient, bytes: &[u8]) -> ChunkId {
-        match recipient {
+        let id = match recipient {
             Recipient::Meta => self.repo.refid_key().id(bytes),
             _ => self.repo.id_key().unwrap().id(bytes),
-        }
+        };
+        self.store_as(recipient, id, bytes);
+        id
+    }
+
+    fn store_as(&mut self, recipient: Recipient, id: ChunkId, bytes: &[u8]) {
+        self.frames.push((recipient, id, bytes.to_vec()));
     }
 
     fn dir(&mut self, refs: &RefsNode, tree: &[u8]) -> Directory {
@@ -252,9 +253,9 @@ impl<'r> Forger<'r> {
     fn finish(self, info: &SnapshotInfo, root: Directory) -> SnapshotInfo {
         let index = self.repo.index().unwrap();
         let packer = Packer::new(self.repo, &self.session, &index, false);
-        for (recipient, bytes) in &self.packer_frames {
+        for (recipient, id, bytes) in &self.frames {
             let len = bytes.len() as u32;
-            let chunks = vec![ChunkRow { id: self.id(*recipient, bytes), offset: 0, len }];
+            let chunks = vec![ChunkRow { id: *id, offset: 0, len }];
             let (codec, bytes) = (Codec::Stored, bytes.clone());
             let encoded = Encoded { codec, bytes, plain_len: len, chunks, bases: Vec::new() };
             let frame = self.session.seal(*recipient, encoded);
@@ -373,15 +374,18 @@ fn a_lost_directory_does_not_take_its_neighbours_with_it() {
 #[test]
 fn chunks_that_are_not_as_stated_lose_their_file_only() {
     // Length and id of a chunk as REFS has them.
-    let cases = [(3, None), (5, None), (4, Some(ChunkId([9; 32])))];
+    let cases = [(3, None), (5, None), (4, Some(ChunkId([9; 32]))), (4, Some(ChunkId([8; 32])))];
     for (len, id) in cases {
-        let (report, problems, _) = hostile(|forger, _| {
+        let (report, problems, around) = hostile(|forger, _| {
             let id = id.unwrap_or_else(|| forger.store(Recipient::Data, b"good"));
+            // A writer that says of its bytes that they are another chunk.
+            forger.store_as(Recipient::Data, ChunkId([8; 32]), b"evil");
             let chunks = vec![ChunkRef { id, len }];
             forger.leaf(&[], chunks, &[file(b"bad", len.into()), entry(b"fifo", EntryKind::Fifo)])
         });
         assert_eq!((report.failed, report.others), (1, 1), "{report:?}");
         assert_eq!(problems[0].name, b"/bad");
+        assert!(!around.path().join("target/bad").exists(), "nothing unproven is written");
     }
 }
 

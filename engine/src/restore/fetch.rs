@@ -60,7 +60,7 @@ pub fn reads(
             }
         }
     }
-    found.sort_unstable_by_key(|(copy, _)| {
+    found.sort_by_cached_key(|(copy, _)| {
         (copy.place.pack.id, copy.place.frame.offset, copy.place.chunk.offset)
     });
     let mut read: Option<Read> = None;

@@ -182,15 +182,13 @@ impl Work<'_> {
             return Ok(());
         }
         let open = self.handle(file)?;
-        let mut found = fstat(&*open)?;
+        let found = fstat(&*open)?;
         if found.size != file.size {
             open.set_len(file.size)?;
             file.rewritten.store(true, Ordering::Relaxed);
         }
-        if file.rewritten.load(Ordering::Relaxed) {
-            found = fstat(&*open)?;
-        }
-        if !file.existed || self.target.differs(&file.meta, &found, || xattrs_of(&*open)) {
+        let written = !file.existed || file.rewritten.load(Ordering::Relaxed);
+        if written || self.target.differs(&file.meta, &found, || xattrs_of(&*open)) {
             self.warn(&file.dir, Some(&file.name), set_meta_fd(&*open, &file.meta));
         }
         Ok(())
@@ -319,7 +317,9 @@ impl Work<'_> {
             (Ok(false), EntryKind::File) => self.file_done(Sum::FilesInPlace),
             (Ok(_), _) => self.sum(Sum::Others, 1),
             (Err(error), _) => {
-                let error = self.of_entry(dir, name, error)?;
+                // Not every file system has links, and not every file may be linked to.
+                let refused = error.kind() == io::ErrorKind::PermissionDenied;
+                let error = if refused { error } else { self.of_entry(dir, name, error)? };
                 let first = String::from_utf8_lossy(&first()).into_owned();
                 self.lost(dir.path_of(name), format!("cannot be linked to {first}: {error}"));
             }
