@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use crate::backup::work::Worker;
 use crate::error::{Error, Named, Result};
+use crate::format::codec::Codec;
 use crate::format::id::ChunkId;
 use crate::format::pack::ChunkRow;
 use crate::format::seal::Recipient;
@@ -77,13 +78,13 @@ impl Worker<'_> {
         private: &[u8],
     ) -> Result<bool> {
         let row = ChunkRow { id, offset: 0, len: private.len() as u32 };
-        if self.work.options.no_verify && self.id(recipient, private)? != id {
+        if self.work.options.no_verify && self.work.id(recipient, private)? != id {
             return Ok(false);
         }
         let frame = self.frame(recipient, vec![row], private);
         match self.prove(&frame) {
             Ok(()) => {}
-            Err(_) if self.id(recipient, private)? != id => return Ok(false),
+            Err(_) if self.work.id(recipient, private)? != id => return Ok(false),
             Err(error) => return Err(error),
         }
         self.pack(frame)?;
@@ -105,14 +106,18 @@ impl Worker<'_> {
         }
         let session = self.work.packer.session();
         let encoded = session.open(frame, &mut self.opened)?;
-        self.proof.clear();
-        let codec = frame.codec as u8;
-        self.decoder
-            .decode(codec, encoded, frame.plain_len, &[], &mut self.proof)
-            .named("new frame")?;
+        let plain = if frame.codec == Codec::Stored && encoded.len() == frame.plain_len as usize {
+            encoded
+        } else {
+            let codec = frame.codec as u8;
+            self.decoder
+                .decode(codec, encoded, frame.plain_len, &[], &mut self.proof)
+                .named("new frame")?;
+            &self.proof[..]
+        };
         for row in &frame.chunks {
-            let chunk = &self.proof[row.offset as usize..][..row.len as usize];
-            if self.id(frame.recipient, chunk)? != row.id {
+            let chunk = &plain[row.offset as usize..][..row.len as usize];
+            if self.work.id(frame.recipient, chunk)? != row.id {
                 let cause = "a frame did not decode to what went into it; the memory or CPU of this \
                              machine may be faulty";
                 return Err(Error::Damaged {

@@ -1,7 +1,7 @@
 //! Chunk → id → known? What is known costs a hash and a look-up; what is new is copied, because the source may change
 //! underneath, and goes on to be encoded.
 
-use crate::backup::work::Worker;
+use crate::backup::work::{Work, Worker};
 use crate::error::Result;
 use crate::format::id::ChunkId;
 use crate::format::seal::Recipient;
@@ -15,7 +15,7 @@ impl Worker<'_> {
         if bytes.len() < self.work.bundle_below_bytes {
             return self.store_small(recipient, bytes);
         }
-        let id = self.id(recipient, bytes)?;
+        let id = self.work.id(recipient, bytes)?;
         if self.work.index.claim(&id) == Claim::Known {
             self.work.count(Counter::ChunksKnown, 1);
             return Ok(id);
@@ -40,7 +40,7 @@ impl Worker<'_> {
             return Ok(claimed);
         }
         self.work.index.release(&claimed);
-        let id = self.id(recipient, private)?;
+        let id = self.work.id(recipient, private)?;
         if self.work.index.claim(&id) == Claim::Known {
             self.work.count(Counter::ChunksKnown, 1);
             return Ok(id);
@@ -54,7 +54,7 @@ impl Worker<'_> {
     /// Small chunks are copied first, into the bundle, and hashed there.
     fn store_small(&mut self, recipient: Recipient, bytes: &[u8]) -> Result<ChunkId> {
         let place = self.bundle(recipient).append(bytes);
-        let id = self.id(recipient, self.bundle_bytes(recipient, &place))?;
+        let id = self.work.id(recipient, self.bundle_bytes(recipient, &place))?;
         if self.work.index.claim(&id) == Claim::Known {
             self.bundle(recipient).take_back(&place);
             self.work.count(Counter::ChunksKnown, 1);
@@ -68,15 +68,17 @@ impl Worker<'_> {
         Ok(id)
     }
 
-    pub fn id(&self, recipient: Recipient, bytes: &[u8]) -> Result<ChunkId> {
-        Ok(match recipient {
-            Recipient::Meta => self.work.repo.refid_key().id(bytes),
-            _ => self.work.repo.id_key()?.id(bytes),
-        })
-    }
-
     fn count_new(&self, len: usize) {
         self.work.count(Counter::ChunksNew, 1);
         self.work.count(Counter::BytesNew, len as u64);
+    }
+}
+
+impl Work<'_> {
+    pub fn id(&self, recipient: Recipient, bytes: &[u8]) -> Result<ChunkId> {
+        Ok(match recipient {
+            Recipient::Meta => self.repo.refid_key().id(bytes),
+            _ => self.repo.id_key()?.id(bytes),
+        })
     }
 }
