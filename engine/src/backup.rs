@@ -19,6 +19,7 @@ pub mod assemble;
 pub mod chunk;
 pub mod encode;
 pub mod identify;
+pub mod large;
 pub mod read;
 pub mod unchanged;
 pub mod walk;
@@ -43,7 +44,7 @@ use crate::repo::packer::{OpenPack, Packer};
 use crate::repo::session::Session;
 use crate::watch::Watch;
 
-use read::LargeChunk;
+use large::LargeChunk;
 use walk::{DirNode, Roots};
 use work::{Work, Worker};
 

@@ -36,10 +36,8 @@ const ARROW_EXCEPTIONS: &[(&str, &str, &str)] = &[
     ("maintain/keys.rs", "store", "what became of the put tells who won the race for a roster"),
 ];
 
-const LONG_FILES: &[(&str, &str)] = &[
-    ("backup/read.rs", "to be split: mapped files, read files and streams"),
-    ("format/slot.rs", "roles, bundles and slots are one table of the format"),
-];
+const LONG_FILES: &[(&str, &str)] =
+    &[("format/slot.rs", "roles, bundles and slots are one table of the format")];
 
 /// File, function, why.
 const LONG_FUNCTIONS: &[(&str, &str, &str)] = &[];

@@ -1,81 +1,29 @@
-//! Names → entries with content. Small files are read into a buffer, large ones mapped in windows
-//! whose chunks go to all workers. A file that changes while it is read is read again, then taken
-//! as it was and marked; one that is truncated under its map is noticed and costs nobody their
-//! life.
+//! Names → entries with content. Small files are read into a buffer here, large ones are `large`'s
+//! affair. A file that changes while it is read is read again, then taken as it was and marked.
 
 use std::fs::File;
-use std::io::{self, Read};
-use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::io;
+use std::sync::Arc;
 
-use crossbeam_channel::TrySendError;
-
+use crate::backup::large::{Large, is_sparse};
 use crate::backup::unchanged::Was;
 use crate::backup::walk::{DirNode, Done};
 use crate::backup::work::{Work, Worker};
-use crate::env::TimeNs;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::format::seal::Recipient;
 use crate::format::tree::{CHANGED_WHILE_READ, Entry, EntryKind, TimeSpec};
 use crate::repo::journal::{Record, Signature};
 use crate::repo::trees::Piece;
 use crate::sys::dir::Dir;
-use crate::sys::file::{data_ranges, read_full_at};
-use crate::sys::host::{group_id, user_id};
-use crate::sys::map::GuardedMap;
+use crate::sys::file::read_full_at;
 use crate::sys::meta::{Xattrs, xattrs_at, xattrs_of};
 use crate::sys::stat::{Kind, Stat, Time, fstat};
 use crate::watch::{Counter, ProblemKind};
 
 /// Files from here on are mapped and shared between workers.
 const LARGE_BYTES: u64 = 4 << 20;
-/// Holes below this are stored as zeros.
-const HOLE_BYTES: u64 = 64 << 10;
-/// Bytes mapped at a time; several of the largest chunks.
-const WINDOW_BYTES: usize = 64 << 20;
-const STREAM_WINDOW_BYTES: usize = 16 << 20;
 /// How often a file is read that changes while it is read.
-const ATTEMPTS: u32 = 3;
-
-/// A file whose chunks are spread over the workers.
-pub struct Large {
-    dir: Arc<DirNode>,
-    place: usize,
-    /// `None`: standard input.
-    file: Option<Arc<File>>,
-    stat: Stat,
-    entry: Entry,
-    was: Option<Record>,
-    attempt: u32,
-    pieces: Mutex<Vec<Option<Piece>>>,
-    /// Chunks under way, and one for the scan.
-    pending: AtomicUsize,
-    /// A map of it lost its file.
-    torn: AtomicBool,
-}
-
-/// One chunk of a large file.
-pub struct LargeChunk {
-    large: Arc<Large>,
-    window: Arc<Window>,
-    range: Range<usize>,
-    at: usize,
-}
-
-enum Window {
-    Mapped(GuardedMap),
-    Held(Vec<u8>),
-}
-
-impl Window {
-    fn bytes(&self) -> &[u8] {
-        match self {
-            Window::Mapped(map) => map,
-            Window::Held(bytes) => bytes,
-        }
-    }
-}
+pub const ATTEMPTS: u32 = 3;
 
 impl Work<'_> {
     pub fn entry(&self, name: &[u8], stat: &Stat, xattrs: Xattrs) -> Entry {
@@ -159,7 +107,7 @@ impl Worker<'_> {
         self.done(dir, place, Some(Done::Leaf(Record { signature, entry, pieces: Vec::new() })))
     }
 
-    fn unread(
+    pub fn unread(
         &mut self,
         dir: &Arc<DirNode>,
         place: usize,
@@ -288,7 +236,7 @@ impl Worker<'_> {
     }
 
     #[expect(clippy::too_many_arguments, reason = "all that is known of a file at its end")]
-    fn file_done(
+    pub fn file_done(
         &mut self,
         dir: &Arc<DirNode>,
         place: usize,
@@ -325,198 +273,6 @@ impl Worker<'_> {
     }
 }
 
-impl Large {
-    fn new(
-        dir: Arc<DirNode>,
-        place: usize,
-        file: Option<Arc<File>>,
-        stat: Stat,
-        entry: Entry,
-        was: Option<Record>,
-    ) -> Self {
-        Self {
-            dir,
-            place,
-            file,
-            stat,
-            entry,
-            was,
-            attempt: 1,
-            pieces: Mutex::default(),
-            pending: AtomicUsize::new(1),
-            torn: AtomicBool::new(false),
-        }
-    }
-
-    fn push(&self, piece: Option<Piece>) -> usize {
-        let mut pieces = self.pieces.lock().expect("no panic holds this lock");
-        pieces.push(piece);
-        pieces.len() - 1
-    }
-}
-
-impl Worker<'_> {
-    /// Finds the cuts of a large file and sends its chunks out; what no queue takes is done here.
-    fn scan(&mut self, large: Arc<Large>) -> Result<()> {
-        let size = large.stat.size;
-        let file = large.file.as_ref().expect("a file is scanned");
-        let ranges = if is_sparse(&large.stat) {
-            match data_ranges(file, size) {
-                Ok(ranges) => merge_small_holes(ranges),
-                Err(error) => return self.large_failed(&large, error),
-            }
-        } else {
-            std::iter::once(0..size).collect()
-        };
-        let mut at = 0;
-        for range in ranges {
-            if range.start > at {
-                large.push(Some(Piece::Hole { len: range.start - at }));
-            }
-            at = range.end;
-            if let Err(error) = self.scan_range(&large, range)? {
-                return self.large_failed(&large, error);
-            }
-        }
-        if at < size {
-            large.push(Some(Piece::Hole { len: size - at }));
-        }
-        self.large_part_done(large)
-    }
-
-    fn scan_range(&mut self, large: &Arc<Large>, range: Range<u64>) -> Result<io::Result<()>> {
-        let file = large.file.as_ref().expect("a file is scanned");
-        let window_bytes = WINDOW_BYTES.max(4 * self.work.chunker.max_bytes()) as u64;
-        let mut at = range.start;
-        while at < range.end {
-            let len = (range.end - at).min(window_bytes);
-            let map = match GuardedMap::map(file, at, len as usize) {
-                Ok(map) => map,
-                Err(error) => return Ok(Err(error)),
-            };
-            let window = Arc::new(Window::Mapped(map));
-            at += self.cut_window(large, &window, at + len == range.end)?;
-            if large.torn.load(Ordering::Relaxed) {
-                break;
-            }
-        }
-        Ok(Ok(()))
-    }
-
-    /// Sends out the chunks of a window; how many of its bytes they cover.
-    fn cut_window(&mut self, large: &Arc<Large>, window: &Arc<Window>, last: bool) -> Result<u64> {
-        let bytes = window.bytes();
-        let mut from = 0;
-        while from < bytes.len() {
-            let Some(cut) = self.work.chunker.first_cut(&bytes[from..], last) else { break };
-            let at = large.push(None);
-            large.pending.fetch_add(1, Ordering::Relaxed);
-            let range = from..from + cut;
-            let chunk = LargeChunk { large: large.clone(), window: window.clone(), range, at };
-            let left = match &self.queues {
-                Some(queues) => queues.chunks.try_send(chunk).err().map(TrySendError::into_inner),
-                None => Some(chunk),
-            };
-            if let Some(chunk) = left {
-                self.large_chunk(chunk)?;
-            }
-            from += cut;
-        }
-        Ok(from as u64)
-    }
-
-    pub fn large_chunk(&mut self, chunk: LargeChunk) -> Result<()> {
-        self.work.go_on()?;
-        let LargeChunk { large, window, range, at } = chunk;
-        let bytes = &window.bytes()[range];
-        let id = self.store(Recipient::Data, bytes)?;
-        self.work.count(Counter::BytesRead, bytes.len() as u64);
-        let piece = Piece::Chunk { id, len: bytes.len() as u32 };
-        if matches!(&*window, Window::Mapped(map) if map.faulted()) {
-            large.torn.store(true, Ordering::Relaxed);
-        }
-        drop(window);
-        large.pieces.lock().expect("no panic holds this lock")[at] = Some(piece);
-        self.large_part_done(large)
-    }
-
-    fn large_part_done(&mut self, large: Arc<Large>) -> Result<()> {
-        if large.pending.fetch_sub(1, Ordering::AcqRel) != 1 {
-            return Ok(());
-        }
-        self.large_done(&large)
-    }
-
-    /// Every chunk of it is stored. Other workers may still be letting go of their share of `large`.
-    fn large_done(&mut self, large: &Large) -> Result<()> {
-        let mut entry = large.entry.clone();
-        let torn = large.torn.load(Ordering::Relaxed);
-        let path = large.dir.path_of(&large.dir.names[large.place]);
-        if let Some(file) = &large.file {
-            let after = match fstat(file) {
-                Ok(after) => after,
-                Err(error) => return self.unread(&large.dir, large.place, &path, error),
-            };
-            let moved = !unmoved(&large.stat, &after);
-            if torn && !moved {
-                let cause = "a part of it cannot be read (input/output error)";
-                return self.unread(&large.dir, large.place, &path, cause);
-            }
-            if (torn || moved) && large.attempt < ATTEMPTS {
-                entry.size = Some(after.size);
-                entry.mtime = time(after.mtime);
-                entry.ctime = Some(time(after.ctime));
-                let (dir, file, was) = (large.dir.clone(), large.file.clone(), large.was.clone());
-                let mut again = Large::new(dir, large.place, file, after, entry, was);
-                again.attempt = large.attempt + 1;
-                return self.scan(Arc::new(again));
-            }
-            if torn || moved {
-                entry.flags |= CHANGED_WHILE_READ;
-            }
-        }
-        let pieces = std::mem::take(&mut *large.pieces.lock().expect("no panic holds this lock"));
-        let done = |piece: Option<Piece>| piece.expect("every chunk is done");
-        let pieces: Vec<Piece> = pieces.into_iter().map(done).collect();
-        entry.size = Some(pieces.iter().map(Piece::bytes).sum());
-        let was = large.was.clone();
-        self.file_done(&large.dir, large.place, &path, &large.stat, entry, pieces, was)
-    }
-
-    /// The scan met an error: the file counts as unread once its chunks under way are done.
-    fn large_failed(&mut self, large: &Arc<Large>, error: io::Error) -> Result<()> {
-        // The scan's own count is never taken off, so that the file is not completed twice.
-        let path = large.dir.path_of(&large.dir.names[large.place]);
-        self.unread(&large.dir, large.place, &path, error)
-    }
-
-    /// Standard input as the only file of the snapshot.
-    pub fn stream(&mut self, name: &[u8], reader: &mut (dyn Read + Send)) -> Result<()> {
-        let dir = DirNode::new(b"/".to_vec(), None, vec![name.into()], None, None, None);
-        let stat = stream_stat(self.work.started);
-        let entry = self.work.entry(name, &stat, Vec::new());
-        let large = Arc::new(Large::new(dir.clone(), 0, None, stat, entry, None));
-        let window_bytes = STREAM_WINDOW_BYTES.max(4 * self.work.chunker.max_bytes());
-        let mut rest = Vec::new();
-        loop {
-            let mut bytes = rest;
-            let wanted = (window_bytes - bytes.len()) as u64;
-            let failed = |source| Error::Source { path: "standard input".into(), source };
-            let n = reader.take(wanted).read_to_end(&mut bytes).map_err(failed)? as u64;
-            let last = n < wanted;
-            let window = Arc::new(Window::Held(bytes));
-            let covered = self.cut_window(&large, &window, last)? as usize;
-            self.work.go_on()?;
-            if last {
-                break;
-            }
-            rest = window.bytes()[covered..].to_vec();
-        }
-        self.large_part_done(large)?;
-        self.one_done(&dir)
-    }
-}
-
 pub fn time(time: Time) -> TimeSpec {
     TimeSpec { secs: time.secs, nanos: time.nanos }
 }
@@ -533,44 +289,7 @@ fn entry_kind(kind: Kind) -> EntryKind {
     }
 }
 
-/// Standard input as a private file, written now.
-fn stream_stat(now: TimeNs) -> Stat {
-    let secs = now.div_euclid(1_000_000_000);
-    let time = Time { secs, nanos: now.rem_euclid(1_000_000_000) as u32 };
-    Stat {
-        kind: Kind::File,
-        mode: 0o600,
-        uid: user_id(),
-        gid: group_id(),
-        size: 0,
-        mtime: time,
-        ctime: time,
-        btime: None,
-        dev: 0,
-        ino: 0,
-        nlink: 1,
-        rdev: (0, 0),
-        blocks: 0,
-    }
-}
-
 /// The file is as it was: same length, same times.
-fn unmoved(before: &Stat, after: &Stat) -> bool {
+pub fn unmoved(before: &Stat, after: &Stat) -> bool {
     (before.size, before.mtime, before.ctime) == (after.size, after.mtime, after.ctime)
-}
-
-fn is_sparse(stat: &Stat) -> bool {
-    stat.blocks * 512 + HOLE_BYTES <= stat.size
-}
-
-fn merge_small_holes(ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
-    let mut merged: Vec<Range<u64>> = Vec::with_capacity(ranges.len());
-    for range in ranges {
-        match merged.last_mut() {
-            Some(last) if range.start - last.end < HOLE_BYTES => last.end = range.end,
-            None if range.start < HOLE_BYTES => merged.push(0..range.end),
-            _ => merged.push(range),
-        }
-    }
-    merged
 }
