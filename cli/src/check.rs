@@ -65,7 +65,7 @@ pub(crate) fn run(tool: &Tool, args: &CheckArgs) -> Result<Exit, Fail> {
         n => {
             let found = counted(n as u64, "damage", "damages");
             Err(Fail::new(Exit::Damage, format!("{found} found")).hint(
-                "what is not named above is sound; a backup stores again what its source still has",
+                "what is not named above is sound; keep the sources of what is named until it is backed up into a sound repository",
             ))
         }
     }
