@@ -332,3 +332,18 @@ fn a_cancelled_backup_goes_on_from_where_it_was() {
     assert!(report.bytes_read < 18_000_000, "{report:?}");
     assert_eq!(content(&repo(), &repo().find_snapshot("latest").unwrap()).len(), 300 + 2);
 }
+
+#[test]
+fn a_file_that_changed_just_before_is_read_again() {
+    // The clock of the backups is the real one, so what was just written may change again within its file system's tick.
+    for cached in [true, false] {
+        let env = Env::system(1);
+        let (dir, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        std::fs::write(dir.path().join("fresh"), noise(1, 1000)).unwrap();
+        let store = new_store(&env);
+        let repo = || open(&store, cached.then_some(cache.path()), &env);
+        back_up(&repo(), dir.path());
+        let second = back_up(&repo(), dir.path());
+        assert_eq!((second.counts.files_unchanged, second.bytes_read), (1, 1000), "{second:?}");
+    }
+}

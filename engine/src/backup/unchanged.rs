@@ -9,6 +9,7 @@ use crate::backup::BackupOptions;
 use crate::backup::read::time;
 use crate::backup::walk::{DirNode, Roots};
 use crate::backup::work::Work;
+use crate::env::TimeNs;
 use crate::error::Result;
 use crate::format::id::SessionId;
 use crate::format::seal::Recipient;
@@ -23,7 +24,7 @@ use crate::repo::trees::{Node, Piece, Trees};
 use crate::sys::stat::Stat;
 
 /// Files that changed within this time before the backup began are read again next time.
-pub const UNSURE_NS: i64 = 2_000_000_000;
+const UNSURE_NS: TimeNs = 2_000_000_000;
 
 /// The entries of a directory by name.
 type Entries = Arc<HashMap<Vec<u8>, Node>>;
@@ -117,8 +118,9 @@ impl<'r> Before<'r> {
             pieces.push(piece);
             Ok(())
         });
-        let signature =
-            Signature { dev: 0, ino: 0, unsure: read.is_err() || node.entry.flags != 0 };
+        let begun = self.parent.as_ref().map_or(i64::MIN, |parent| parent.snapshot.time_ns);
+        let unsure = read.is_err() || node.entry.flags != 0 || changed_lately(&node.entry, begun);
+        let signature = Signature { dev: 0, ino: 0, unsure };
         Ok(Some((Record { signature, entry: node.entry.clone(), pieces }, false)))
     }
 }
@@ -161,13 +163,18 @@ impl Work<'_> {
         })
     }
 
-    /// Changed so shortly before the backup began that it may have changed again in the same tick
-    /// of its file system's clock.
+    /// Next time it is read, even if it looks unchanged.
     pub fn unsure(&self, entry: &Entry) -> bool {
-        let recent = |time: &TimeSpec| {
-            let at = i128::from(time.secs) * 1_000_000_000 + i128::from(time.nanos);
-            at > i128::from(self.started) - i128::from(UNSURE_NS)
-        };
-        recent(&entry.mtime) || entry.ctime.as_ref().is_some_and(recent)
+        changed_lately(entry, self.started)
     }
+}
+
+/// Changed so shortly before the backup began, or after, that it may have changed again in the same tick of its file
+/// system's clock.
+fn changed_lately(entry: &Entry, begun: TimeNs) -> bool {
+    let lately = |time: &TimeSpec| {
+        let at = i128::from(time.secs) * 1_000_000_000 + i128::from(time.nanos);
+        at > i128::from(begun) - i128::from(UNSURE_NS)
+    };
+    lately(&entry.mtime) || entry.ctime.as_ref().is_some_and(lately)
 }
