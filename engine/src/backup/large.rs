@@ -1,5 +1,5 @@
-//! Large files and streams: mapped (or read) in windows, cut by one worker, their chunks stored by all. A file that is truncated under
-//! its map is noticed, read again, and costs nobody their life.
+//! Large files and streams: mapped (or read) in windows, cut by one worker, their chunks stored by
+//! all. A file that is truncated under its map is noticed, read again, and costs nobody their life.
 
 use std::fs::File;
 use std::io::{self, Read};
