@@ -30,8 +30,8 @@ const REPO_OBJECT: &str = "repo.cbor";
 #[derive(Args)]
 #[command(after_long_help = help::without_repository("
     strongroom --repo /mnt/backup/s12 init
-    strongroom --repo /mnt/backup/s12 init --new-key-file /root/s12.key
-    strongroom --repo /mnt/s12 --password-file /root/s12.pw init --cipher chacha20-poly1305",
+    strongroom --repo /mnt/backup/s12 init --new-key-file /etc/strongroom/s12.key
+    strongroom --repo /mnt/s12 --password-file /etc/strongroom/s12.pw init --cipher chacha20-poly1305",
     &[Exit::WrongKey]))]
 pub(crate) struct InitArgs {
     /// How data is encrypted; `auto` takes AES where the processor has instructions for it

@@ -29,7 +29,7 @@ const NAME_CHARS_MAX: usize = 24;
 #[command(
     after_long_help = help::with_repository("
     strongroom key list
-    strongroom key add --role backup --name mri-04 --new-key-file /root/mri-04.key
+    strongroom key add --role backup --name mri-04 --new-key-file /etc/strongroom/mri-04.key
     strongroom key passwd
     strongroom key remove a1b2", &[]),
     subcommand_required = true,
@@ -63,7 +63,7 @@ struct ListArgs {}
 /// asked for twice.
 #[derive(Args)]
 #[command(after_long_help = help::with_repository("
-    strongroom key add --role backup --name mri-04 --new-key-file /root/mri-04.key
+    strongroom key add --role backup --name mri-04 --new-key-file /etc/strongroom/mri-04.key
     strongroom key add --role restore --name 'Night shift'", &[]))]
 struct AddArgs {
     /// What the new identity may do: backup, restore, auditor, admin or owner
@@ -99,7 +99,7 @@ struct RemoveArgs {
 #[command(after_long_help = help::with_repository("
     strongroom key passwd
     strongroom --password-file old key passwd --new-password-file new
-    strongroom key passwd --new-key-file /root/s12.key", &[]))]
+    strongroom key passwd --new-key-file /etc/strongroom/s12.key", &[]))]
 struct PasswdArgs {
     #[command(flatten)]
     secret: NewSecretArgs,
