@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::env::TimeNs;
 use crate::error::Result;
-use crate::format::id::PackId;
+use crate::format::id::{PackId, hash};
 use crate::format::index::{PackRow, RunBuilder};
 use crate::format::pack::{
     Directory, FrameRow, HEADER_LEN, PackClass, PackHeader, TRAILER_LEN, Trailer,
@@ -15,6 +15,7 @@ use crate::format::seal::{
     COMMIT_LEN, Context, Label, Recipient, Sealer, frame_nonce, padme, sealed_stream_len,
 };
 use crate::repo::Repo;
+use crate::repo::journal::{Journal, StoredPack};
 use crate::repo::lookup::Index;
 use crate::repo::records::trailer_aad;
 use crate::repo::session::{SealedFrame, Session};
@@ -23,18 +24,20 @@ use crate::store::{ObjectName, Staged};
 /// A session whose frames stay below this writes one mixed pack.
 const MIXED_BELOW_BYTES: u64 = 4 << 20;
 /// An index run is written after so many packs, or so long after the last one.
-const PACKS_PER_RUN: usize = 16;
+pub(super) const PACKS_PER_RUN: usize = 16;
 const RUN_INTERVAL_NS: TimeNs = 300 * 1_000_000_000;
 
 pub struct Packer<'r> {
-    repo: &'r Repo,
+    pub(super) repo: &'r Repo,
     session: &'r Session,
-    index: &'r Index,
+    pub(super) index: &'r Index,
     early: Mutex<Early>,
     /// Several open data packs, so that workers do not wait for each other; one for trees, one for references.
     lanes: Vec<Mutex<Option<OpenPack>>>,
     finished: Mutex<Finished>,
     stored_bytes: AtomicU64,
+    /// Is told of every pack that is stored.
+    journal: Option<&'r Journal>,
     /// Frames are made and dropped: nothing reaches the store.
     dry_run: bool,
 }
@@ -52,10 +55,10 @@ struct Finished {
     last_run: TimeNs,
 }
 
-struct FinishedPack {
-    row: PackRow,
-    name: ObjectName,
-    directory: Directory,
+pub(super) struct FinishedPack {
+    pub row: PackRow,
+    pub name: ObjectName,
+    pub directory: Directory,
 }
 
 /// A pack being filled.
@@ -79,8 +82,14 @@ impl<'r> Packer<'r> {
             lanes: (0..data_lanes + 2).map(|_| Mutex::default()).collect(),
             finished: Mutex::new(Finished { packs: Vec::new(), last_run: repo.env().now() }),
             stored_bytes: AtomicU64::new(0),
+            journal: None,
             dry_run,
         }
+    }
+
+    /// What is stored from now on can be adopted if this session dies.
+    pub fn journaling(self, journal: Option<&'r Journal>) -> Self {
+        Self { journal, ..self }
     }
 
     pub fn session(&self) -> &'r Session {
@@ -220,6 +229,10 @@ impl<'r> Packer<'r> {
         let id = PackId(*hasher.finalize().as_bytes());
         let name = pack_name(&id);
         staged.commit(&name)?;
+        if let Some(journal) = self.journal {
+            let directory = hash(&directory.to_bytes());
+            journal.append_pack(&StoredPack { id, len, class, directory });
+        }
         self.stored_bytes.fetch_add(len, Ordering::Relaxed);
         let row = PackRow { id, len, author: self.repo.identity(), class };
         let mut finished = self.finished.lock().expect("no panic holds this lock");
@@ -227,7 +240,7 @@ impl<'r> Packer<'r> {
         Ok(())
     }
 
-    fn write_run(&self, packs: Vec<FinishedPack>) -> Result<()> {
+    pub(super) fn write_run(&self, packs: Vec<FinishedPack>) -> Result<()> {
         self.repo.store().make_durable(&mut packs.iter().map(|pack| &pack.name))?;
         let mut builder = RunBuilder::new();
         for pack in packs {
