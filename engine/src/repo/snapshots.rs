@@ -8,6 +8,7 @@ use crate::format::snapshot::Snapshot;
 use crate::repo::Repo;
 use crate::repo::records::RECORD_BYTES_MAX;
 use crate::store::StoreError;
+use crate::sys::fault;
 
 #[derive(Debug, Clone)]
 pub struct SnapshotInfo {
@@ -105,7 +106,8 @@ impl Repo {
     pub(crate) fn keep_chain(&self, sequence: u64, last: [u8; 32]) -> Result<()> {
         let Some(cache) = self.cache() else { return Ok(()) };
         let (path, fresh) = (cache.join("chain"), cache.join("chain.new"));
-        std::fs::write(&fresh, [&sequence.to_le_bytes()[..], &last].concat())
+        let chain = [&sequence.to_le_bytes()[..], &last].concat();
+        fault::write("cache write", &chain, |chain| std::fs::write(&fresh, chain))
             .and_then(|()| std::fs::rename(&fresh, &path))
             .map_err(|source| {
                 // The one before would make the next snapshot take this one's place in the chain.

@@ -12,8 +12,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
-use super::{Root, path_error};
+use super::{Root, path_error, refused};
 use crate::store::{ObjectName, Put, Staged, StoreError, TEMPORARY_FOLDER};
+use crate::sys::fault;
 
 const OBJECT_MODE: Mode = Mode::RUSR;
 const CREATE_TEMPORARY: OFlags =
@@ -32,6 +33,9 @@ impl Temporary {
     pub(super) fn new(root: &Arc<Root>) -> Result<Self, StoreError> {
         root.check_exists()?;
         let failed = |error| path_error(TEMPORARY_FOLDER, "create a temporary in", error);
+        fault::pass("store create").map_err(|error| {
+            StoreError::from_io(TEMPORARY_FOLDER, "create a temporary in", error)
+        })?;
         let folder = root.make_folder(TEMPORARY_FOLDER).map_err(failed)?;
         loop {
             let name = unique() + SUFFIX;
@@ -52,7 +56,7 @@ impl Temporary {
             return Ok(Put::Existed);
         }
         let failed = |op| move |error| StoreError::from_io(name.as_str(), op, error);
-        self.file.sync_data().map_err(failed("write"))?;
+        fault::pass("store sync").and_then(|()| self.file.sync_data()).map_err(failed("write"))?;
         let folder = self.root.make_folder(name.folder());
         let folder = folder.map_err(|error| path_error(name.as_str(), "make the folder of", error));
         match self.give_name(&folder?, name.last()) {
@@ -67,6 +71,7 @@ impl Temporary {
     }
 
     fn give_name(&self, folder: &OwnedFd, last: &str) -> rustix::io::Result<()> {
+        refused("store link")?;
         let from = self.name.as_str();
         match rustix::fs::linkat(&self.folder, from, folder, last, AtFlags::empty()) {
             Err(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS) => self.rename(folder, last),
@@ -99,7 +104,7 @@ impl Temporary {
 
 impl Staged for Temporary {
     fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
-        self.file.write_all(bytes).map_err(|error| {
+        fault::write("store write", bytes, |bytes| self.file.write_all(bytes)).map_err(|error| {
             StoreError::from_io(&format!("{TEMPORARY_FOLDER}/{}", self.name), "write", error)
         })
     }
