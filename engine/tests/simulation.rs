@@ -80,12 +80,12 @@ fn assert_seeds(class: Class, seeds: Range<u64>) {
 
 #[test]
 fn writers() {
-    assert_seeds(Class::Writers, 0..1000);
+    assert_seeds(Class::Writers, 0..300);
 }
 
 #[test]
 fn directories() {
-    assert_seeds(Class::Directories, 0..500);
+    assert_seeds(Class::Directories, 0..150);
 }
 
 #[test]

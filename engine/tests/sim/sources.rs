@@ -31,7 +31,10 @@ fn pieces() -> &'static [Vec<u8>] {
 }
 
 pub fn picture(tree: &Tree) -> Picture {
-    let content = |of: &Vec<usize>| of.iter().flat_map(|&k| pieces()[k].clone()).collect();
+    let content = |of: &Vec<usize>| {
+        let parts: Vec<&[u8]> = of.iter().map(|&k| &pieces()[k][..]).collect();
+        parts.concat()
+    };
     tree.iter().map(|(name, of)| (name.clone(), content(of))).collect()
 }
 
