@@ -17,7 +17,6 @@ mod findings;
 mod health;
 mod objects;
 mod packs;
-mod parallel;
 mod rosters;
 mod snapshots;
 mod stream;
@@ -32,6 +31,7 @@ use crate::format::id::SessionId;
 use crate::format::seal::Recipient;
 use crate::repo::Repo;
 use crate::repo::fetch::Fetcher;
+use crate::repo::parallel;
 use crate::watch::{Counter, Watch};
 
 use findings::Findings;
