@@ -11,6 +11,7 @@ use crate::format::index::{PackRow, RunFrame};
 use crate::format::pack::{BaseRow, ContextRow, base_rows_bytes};
 use crate::format::seal::{Context, Label, Sealer, frame_aad, frame_nonce};
 use crate::repo::Repo;
+use crate::repo::damage::{Suspects, is_proof};
 use crate::repo::lookup::{Copy, Index};
 use crate::repo::packer::pack_name;
 
@@ -52,6 +53,7 @@ pub struct Fetcher<'r> {
     index: &'r Index,
     openers: Mutex<HashMap<[u8; 72], Arc<Sealer>>>,
     cache: Mutex<Cache>,
+    suspects: Suspects,
 }
 
 type Plain = Arc<Vec<u8>>;
@@ -65,7 +67,17 @@ struct Cache {
 
 impl<'r> Fetcher<'r> {
     pub fn new(repo: &'r Repo, index: &'r Index) -> Self {
-        Self { repo, index, openers: Mutex::default(), cache: Mutex::default() }
+        let (openers, cache, suspects) = Default::default();
+        Self { repo, index, openers, cache, suspects }
+    }
+
+    pub fn repo(&self) -> &'r Repo {
+        self.repo
+    }
+
+    /// What looked damaged so far.
+    pub fn suspects(&self) -> &Suspects {
+        &self.suspects
     }
 
     pub fn index(&self) -> &'r Index {
@@ -93,9 +105,10 @@ impl<'r> Fetcher<'r> {
         let chunk = plain
             .get(start..start + row.len as usize)
             .filter(|chunk| key.id(chunk) == *id)
-            .ok_or_else(|| Error::Damaged {
-                what: frame.named(),
-                cause: format!("its bytes are not those of chunk {id}"),
+            .ok_or_else(|| {
+                self.suspects.add(&frame, Some(*row));
+                let cause = format!("its bytes are not those of chunk {id}");
+                Error::Damaged { what: frame.named(), cause }
             })?;
         Ok(chunk.to_vec())
     }
@@ -128,7 +141,8 @@ impl<'r> Fetcher<'r> {
         let start = row.offset / GRID_BYTES * GRID_BYTES;
         let end = (row.offset + u64::from(row.stored)).next_multiple_of(GRID_BYTES);
         let mut buffer = vec![0; (end.min(pack.len) - start) as usize];
-        self.repo.store().get_range(&pack_name(&pack.id), start, &mut buffer)?;
+        let arrived = self.repo.store().get_range(&pack_name(&pack.id), start, &mut buffer);
+        self.suspect(frame, arrived.map_err(Error::from))?;
         let from = (row.offset - start) as usize;
         let stored = buffer
             .get_mut(from..from + row.stored as usize)
@@ -158,13 +172,23 @@ impl<'r> Fetcher<'r> {
             &frame.table_hash,
             &base_rows,
         );
-        let encoded = sealer
-            .open_in_place(frame_nonce(frame.row.ordinal), &aad, stored, "frame")
-            .named(&name)?;
+        let nonce = frame_nonce(frame.row.ordinal);
+        let encoded = sealer.open_in_place(nonce, &aad, stored, "frame").named(&name);
+        let encoded = self.suspect(frame, encoded)?;
         let prefix = self.prefix(&frame.bases)?;
         plain.clear();
         let bases: &[&[u8]] = if frame.bases.is_empty() { &[] } else { &[&prefix] };
-        decoder.decode(frame.row.codec, encoded, frame.row.plain, bases, plain).named(&name)
+        let decoded = decoder.decode(frame.row.codec, encoded, frame.row.plain, bases, plain);
+        self.suspect(frame, decoded.named(&name))
+    }
+
+    /// Notes a frame whose own bytes are bad.
+    fn suspect<T>(&self, frame: &FrameAt, result: Result<T>) -> Result<T> {
+        result.inspect_err(|error| {
+            if is_proof(error) {
+                self.suspects.add(frame, None);
+            }
+        })
     }
 
     /// The base ranges of a delta, concatenated. Bases are never deltas themselves.
@@ -199,9 +223,8 @@ impl<'r> Fetcher<'r> {
         let context = Context::from_bytes(&frame.context.context).named(&name)?;
         let secret = self.repo.frame_secret(&context, &frame.pack.id, frame.pack.len)?;
         let commit = &frame.context.commit;
-        let sealer =
-            Sealer::opening(&secret, &context, Label::Frame, commit, "frame").named(&name)?;
-        let sealer = Arc::new(sealer);
+        let sealer = Sealer::opening(&secret, &context, Label::Frame, commit, "frame");
+        let sealer = Arc::new(self.suspect(frame, sealer.named(&name))?);
         let mut known = self.openers.lock().expect("no panic holds this lock");
         known.insert(frame.context.context, sealer.clone());
         Ok(sealer)
