@@ -18,7 +18,6 @@ mod findings;
 mod health;
 mod objects;
 mod packs;
-mod parallel;
 mod rosters;
 mod settle;
 mod snapshots;
@@ -34,6 +33,7 @@ use crate::format::id::SessionId;
 use crate::format::seal::Recipient;
 use crate::repo::Repo;
 use crate::repo::fetch::Fetcher;
+use crate::repo::parallel;
 use crate::watch::{Counter, Watch};
 
 use findings::Findings;

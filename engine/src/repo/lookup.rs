@@ -21,6 +21,10 @@ pub struct Packs {
     pub listed: HashMap<PackId, u64>,
     /// In an undecided proposal or a verdict: still readable, but nothing new may rely on them.
     pub condemned: HashSet<PackId>,
+    /// In a verdict: being deleted.
+    pub doomed: HashSet<PackId>,
+    /// Index runs in a verdict.
+    pub doomed_runs: HashSet<ObjectHash>,
     /// Proven by an identity that can read.
     pub attested: HashSet<PackId>,
     /// Frames recorded as damaged, by pack and offset: treated as absent by writers.
@@ -78,8 +82,22 @@ impl Index {
             let _ = std::fs::remove_file(path);
             return false;
         };
-        self.push(segment);
+        self.push(segment, name);
         true
+    }
+
+    /// Deletes cached runs that the store no longer has. A fresh one that another process is just writing may be among
+    /// them: it is fetched again.
+    pub fn sweep_cache(&self, listed: &[ObjectHash]) {
+        let Some(Ok(files)) = self.cache.as_ref().map(std::fs::read_dir) else { return };
+        let listed: HashSet<String> = listed.iter().map(|name| format!("{name}.run")).collect();
+        for file in files.flatten() {
+            let name = file.file_name();
+            let name = name.to_string_lossy();
+            if name.ends_with(".run") && !listed.contains(&*name) {
+                let _ = std::fs::remove_file(file.path());
+            }
+        }
     }
 
     /// Takes in the payload of a run that was fetched, opened and verified, or just written.
@@ -92,7 +110,7 @@ impl Index {
             }
             None => Segment::hold(payload),
         };
-        self.push(segment);
+        self.push(segment, name);
         Ok(())
     }
 
@@ -115,7 +133,8 @@ impl Index {
         Ok(())
     }
 
-    fn push(&self, segment: Segment) {
+    fn push(&self, mut segment: Segment, name: &ObjectHash) {
+        segment.name = Some(*name);
         let run = segment.run();
         for (place, pack) in (0..).zip(run.packs()) {
             let sound = self.packs.listed.get(&pack.id) == Some(&pack.len);

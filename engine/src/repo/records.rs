@@ -2,6 +2,7 @@
 
 use crate::error::{Error, FormatError, Named, Result};
 use crate::format::id::{IdentityId, ObjectHash, PackId, SessionId, hash};
+use crate::format::index::Run;
 use crate::format::pack::{Directory, SealRow, TRAILER_LEN, Trailer};
 use crate::format::record::{Kind, Record, check_rot};
 use crate::format::roster::{Identity, Roster, State};
@@ -229,9 +230,39 @@ impl Repo {
 
     /// Makes every index run that is visible durable: another writer's may not be yet.
     pub(crate) fn make_index_durable(&self) -> Result<()> {
-        let mut runs = Vec::new();
-        self.store().list("index", &mut |name, _| runs.push(name))?;
-        Ok(self.store().make_durable(&mut runs.iter())?)
+        self.make_folder_durable("index")
+    }
+
+    /// The same for all that is visible in a folder.
+    pub(crate) fn make_folder_durable(&self, folder: &str) -> Result<()> {
+        let mut names = Vec::new();
+        self.store().list(folder, &mut |name, _| names.push(name))?;
+        Ok(self.store().make_durable(&mut names.iter())?)
+    }
+
+    pub(crate) fn delete(&self, name: &str) -> Result<()> {
+        Ok(self.store().delete(&object_name(name)?)?)
+    }
+
+    /// Is a run that we wrote there as we wrote it, for us and all others to open?
+    pub(crate) fn read_back_run(&self, id: &ObjectHash) -> Result<()> {
+        let name = format!("index/{id}");
+        let read = self.read(Kind::IndexRun, &name, RUN_BYTES_MAX)?;
+        let (_, payload) = self.open_sealed(Kind::IndexRun, &name, &read.body)?;
+        Run::new(&payload).and_then(|run| run.validate()).named(&name)
+    }
+
+    /// The session whose pack this is, as its trailer says. `None`: the trailer does not open.
+    pub(crate) fn pack_session(&self, pack: &PackId, len: u64) -> Result<Option<SessionId>> {
+        if len < TRAILER_LEN as u64 {
+            return Ok(None);
+        }
+        let mut bytes = [0; TRAILER_LEN];
+        match self.store().get_range(&pack_name(pack), len - TRAILER_LEN as u64, &mut bytes) {
+            Err(StoreError::NotFound { .. } | StoreError::Truncated { .. }) => return Ok(None),
+            read => read?,
+        }
+        Ok(self.open_trailer(&mut bytes, len).ok().map(|(context, _)| context.session))
     }
 
     /// Is the object there?

@@ -31,17 +31,9 @@ impl Repo {
         Ok(snapshots)
     }
 
-    /// Sessions with an object below `snapshots/` and none below `forgotten/`; tombstones are still among them.
+    /// Sessions whose snapshot counts; tombstones are still among them.
     pub(crate) fn live_snapshot_ids(&self) -> Result<Vec<SessionId>> {
-        let mut forgotten = Vec::new();
-        self.store().list("forgotten", &mut |name, _| {
-            forgotten.extend(SessionId::from_hex(name.last()));
-        })?;
-        let mut ids = Vec::new();
-        self.store()
-            .list("snapshots", &mut |name, _| ids.extend(SessionId::from_hex(name.last())))?;
-        ids.retain(|id| !forgotten.contains(id));
-        Ok(ids)
+        Ok(self.liveness()?.live)
     }
 
     /// `None`: a tombstone, or it was deleted meanwhile.
