@@ -3,6 +3,7 @@
 
 pub mod adopt;
 pub(crate) mod control;
+pub mod damage;
 pub mod fetch;
 pub mod init;
 pub mod journal;

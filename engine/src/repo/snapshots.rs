@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Named, Result};
 use crate::format::id::{SessionId, hash};
-use crate::format::record::{Kind, Record};
+use crate::format::record::{Kind, Record, check_rot};
 use crate::format::seal::Recipient;
 use crate::format::snapshot::Snapshot;
 use crate::repo::Repo;
@@ -44,6 +44,7 @@ impl Repo {
             bytes => bytes?,
         };
         let kinds = [Kind::Snapshot, Kind::Tombstone];
+        check_rot(&name, &bytes).named(&name)?;
         if Record::parse(&bytes, &kinds).named(&name)?.kind == Kind::Tombstone {
             self.check(Kind::Tombstone, &name, &bytes)?;
             return Ok(None);
