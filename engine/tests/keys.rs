@@ -281,7 +281,9 @@ fn slots_come_and_go() {
 #[test]
 fn several_add_at_once() {
     let store = new_store(&env());
-    let owners: Vec<Repo> = (0..4).map(|_| open(&store, None, &env())).collect();
+    // Seeds of their own: with the same randomness two of them would make the same roster.
+    let env_of = |n| Env::seeded(900 + n, FUTURE_NS);
+    let owners: Vec<Repo> = (0..4).map(|n| open(&store, None, &env_of(n))).collect();
     std::thread::scope(|scope| {
         for (i, owner) in owners.iter().enumerate() {
             scope.spawn(move || {
