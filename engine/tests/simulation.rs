@@ -71,6 +71,9 @@ fn assert_seeds(class: Class, seeds: Range<u64>) {
         sum.committed,
         told(&sum.counts)
     );
+    for (seed, outcome) in &sum.failed {
+        println!("{class:?} seed {seed}: {:?}", outcome.findings);
+    }
     if let Some((seed, outcome)) = sum.failed.first() {
         println!("{}", outcome.tail);
         let all: Vec<u64> = sum.failed.iter().map(|(seed, _)| *seed).collect();
@@ -89,10 +92,16 @@ fn directories() {
 }
 
 #[test]
+fn prune_beside_writers() {
+    assert_seeds(Class::Prune, 0..300);
+}
+
+#[test]
 fn the_same_seed_gives_the_same_trace() {
     for seed in 0..20 {
-        let first = sim::run(Class::Writers, seed, &place());
-        let second = sim::run(Class::Writers, seed, &place());
+        let class = if seed % 2 == 0 { Class::Writers } else { Class::Prune };
+        let first = sim::run(class, seed, &place());
+        let second = sim::run(class, seed, &place());
         assert_eq!(first.digest, second.digest, "seed {seed}:\n{}\n{}", first.tail, second.tail);
     }
 }
@@ -107,6 +116,6 @@ fn replay() {
 }
 
 fn class_of(name: &str) -> Class {
-    let known = [Class::Writers, Class::Directories];
+    let known = [Class::Writers, Class::Directories, Class::Prune];
     known.into_iter().find(|class| format!("{class:?}") == name).expect("a class of that name")
 }
