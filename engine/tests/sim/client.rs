@@ -59,15 +59,22 @@ pub enum Step {
     Prune,
 }
 
-pub struct Client {
-    pub shared: Arc<Shared>,
-    pub store: SimStore,
+/// What a client is to do.
+pub struct Part {
     pub key: KeyFileSecret,
-    /// What it does, each as likely as any other.
+    /// Each as likely as any other.
     pub steps: Vec<Step>,
     pub operations: usize,
-    pub rng: Rng,
-    pub cache: Option<PathBuf>,
+    /// It uses the cache of that other client, too.
+    pub cache_of: Option<usize>,
+}
+
+pub struct Client {
+    shared: Arc<Shared>,
+    store: SimStore,
+    part: Part,
+    rng: Rng,
+    cache: Option<PathBuf>,
     tree: Tree,
     on_disk: Tree,
     /// Its source has not been backed up as it is.
@@ -77,40 +84,23 @@ pub struct Client {
 }
 
 impl Client {
-    pub fn new(
-        shared: Arc<Shared>,
-        store: SimStore,
-        key: KeyFileSecret,
-        steps: Vec<Step>,
-        operations: usize,
-    ) -> Self {
+    pub fn new(shared: Arc<Shared>, store: SimStore, part: Part) -> Self {
         let mut rng = Rng::new(shared.seed, 1 + store.client as u64);
-        let cache = shared.place.join(format!("cache{}", store.client));
+        let cache = part.cache_of.unwrap_or(store.client);
+        let cache = shared.place.join(format!("cache{cache}"));
         let cache = (!rng.chance(3_000)).then_some(cache);
         let tree = sources::draw(&mut rng, shared.streams);
-        Self {
-            shared,
-            store,
-            key,
-            steps,
-            operations,
-            rng,
-            cache,
-            tree,
-            on_disk: Tree::new(),
-            behind: true,
-            times: 0,
-            skew: 0,
-        }
+        let on_disk = Tree::new();
+        Self { shared, store, part, rng, cache, tree, on_disk, behind: true, times: 0, skew: 0 }
     }
 
     pub fn run(mut self) {
         let me = self.store.client;
         let world = self.store.world.clone();
         world.begin(me);
-        for number in 0..self.operations {
+        for number in 0..self.part.operations {
             let now = self.prepare();
-            let step = *self.rng.pick(&self.steps);
+            let step = *self.rng.pick(&self.part.steps);
             let seed = Rng::new(self.shared.seed, ((me as u64) << 32) + number as u64).next();
             let env = Env::seeded(seed, now + self.skew);
             world.lock().note(me, || format!("== {step:?}, clock {}", now + self.skew));
@@ -159,7 +149,7 @@ impl Client {
 
     fn open(&self, env: &Env) -> Result<Repo, Error> {
         let store = Arc::new(self.store.clone());
-        Repo::open(store, Unlock::KeyFile(&self.key), self.cache.as_deref(), env)
+        Repo::open(store, Unlock::KeyFile(&self.part.key), self.cache.as_deref(), env)
     }
 
     /// What came of it, for the trace.

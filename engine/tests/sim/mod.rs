@@ -23,7 +23,7 @@ use strongroom::store::Store;
 use strongroom::watch::Tally;
 
 use crate::support::{FUTURE_NS, KEY, new_store, open};
-use client::{Client, Shared, Step};
+use client::{Client, Part, Shared, Step};
 use faults::{Counts, Fault, Mix};
 use objects::{Objects, Sure};
 use record::Record;
@@ -126,9 +126,9 @@ pub fn run(class: Class, seed: u64, place: &Path) -> Outcome {
     let verify_rng = rng.next();
     let world = World::new(objects, casts.len(), mix, FUTURE_NS, rng);
     std::thread::scope(|scope| {
-        for (me, (key, steps, operations)) in casts.into_iter().enumerate() {
+        for (me, part) in casts.into_iter().enumerate() {
             let store = SimStore { world: world.clone(), client: me };
-            let client = Client::new(shared.clone(), store, key, steps, operations);
+            let client = Client::new(shared.clone(), store, part);
             scope.spawn(move || client.run());
         }
     });
@@ -150,16 +150,25 @@ pub fn run(class: Class, seed: u64, place: &Path) -> Outcome {
     }
 }
 
-/// The clients of a seed: their keys, what they do, and how often.
-fn cast(class: Class, rng: &mut Rng) -> Vec<(KeyFileSecret, Vec<Step>, usize)> {
-    let keys = [KEY, WRITER_A, WRITER_B];
-    let mut casts = Vec::new();
+/// The clients of a seed.
+fn cast(class: Class, rng: &mut Rng) -> Vec<Part> {
+    let part = |key: &KeyFileSecret, steps: &[Step], operations: usize| Part {
+        key: key.clone(),
+        steps: steps.to_vec(),
+        operations,
+        cache_of: None,
+    };
+    let mut parts = Vec::new();
     for _ in 0..2 + rng.below(2) {
-        let key = rng.pick(&keys).clone();
-        casts.push((key, vec![Step::Backup], 1 + rng.below(3)));
+        parts.push(part(rng.pick(&[KEY, WRITER_A, WRITER_B]), &[Step::Backup], 1 + rng.below(3)));
+    }
+    // One user who starts a second backup while the first still runs.
+    if rng.chance(1_500) {
+        (parts[1].key, parts[1].cache_of) = (parts[0].key.clone(), Some(0));
     }
     if rng.chance(if class == Class::Prune { 3_000 } else { 6_000 }) {
-        casts.push((KEY, vec![Step::Restore, Step::Restore, Step::Check], 1 + rng.below(3)));
+        let steps = [Step::Restore, Step::Restore, Step::Check];
+        parts.push(part(&KEY, &steps, 1 + rng.below(3)));
     }
     if class == Class::Prune {
         let mixes: [&[Step]; 4] = [
@@ -168,11 +177,9 @@ fn cast(class: Class, rng: &mut Rng) -> Vec<(KeyFileSecret, Vec<Step>, usize)> {
             &[Step::Forget, Step::Forget, Step::Prune],
             &[Step::Forget, Step::Hold, Step::Release, Step::Prune],
         ];
-        let admins = [KEY, ADMIN];
         for _ in 0..2 + rng.below(2) {
-            let (key, steps) = (rng.pick(&admins).clone(), rng.pick(&mixes).to_vec());
-            casts.push((key, steps, 1 + rng.below(4)));
+            parts.push(part(rng.pick(&[KEY, ADMIN]), rng.pick(&mixes), 1 + rng.below(4)));
         }
     }
-    casts
+    parts
 }
