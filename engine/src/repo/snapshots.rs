@@ -103,6 +103,10 @@ impl Repo {
         let chain = [&sequence.to_le_bytes()[..], &last].concat();
         std::fs::write(&fresh, [&chain[..], &hash(&chain)].concat())
             .and_then(|()| std::fs::rename(&fresh, &path))
-            .map_err(|source| Error::Cache { path, source })
+            .map_err(|source| {
+                // The one before would make the next snapshot take this one's place in the chain.
+                let _ = std::fs::remove_file(&path);
+                Error::Cache { path, source }
+            })
     }
 }
