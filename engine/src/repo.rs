@@ -3,6 +3,7 @@
 
 pub(crate) mod control;
 pub mod damage;
+mod despite;
 pub mod fetch;
 pub mod init;
 pub mod journal;
