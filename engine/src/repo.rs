@@ -1,6 +1,7 @@
 //! An opened repository: whose keys we hold, what the roster says, and how records get in and out of the store.
 //! Made by `init`, opened with a slot. What a backup, a restore or a check does with it is theirs.
 
+pub mod adopt;
 pub(crate) mod control;
 pub mod damage;
 mod despite;

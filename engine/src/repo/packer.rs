@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::env::TimeNs;
 use crate::error::Result;
-use crate::format::id::PackId;
-use crate::format::index::RunBuilder;
+use crate::format::id::{PackId, hash};
+use crate::format::index::{PackRow, RunBuilder};
 use crate::format::pack::PackClass;
 use crate::format::seal::Recipient;
 use crate::repo::Repo;
+use crate::repo::journal::{Journal, StoredPack};
 use crate::repo::lookup::Index;
 use crate::repo::pack_file::{FinishedPack, PackFrame};
 use crate::repo::session::{SealedFrame, Session};
@@ -21,18 +22,20 @@ pub use crate::repo::pack_file::OpenPack;
 /// A session whose frames stay below this writes one mixed pack.
 const MIXED_BELOW_BYTES: u64 = 4 << 20;
 /// An index run is written after so many packs, or so long after the last one.
-const PACKS_PER_RUN: usize = 16;
+pub(super) const PACKS_PER_RUN: usize = 16;
 const RUN_INTERVAL_NS: TimeNs = 300 * 1_000_000_000;
 
 pub struct Packer<'r> {
-    repo: &'r Repo,
+    pub(super) repo: &'r Repo,
     session: &'r Session,
-    index: &'r Index,
+    pub(super) index: &'r Index,
     early: Mutex<Early>,
     /// Several open data packs, so that workers do not wait for each other; one for trees, one for references.
     lanes: Vec<Mutex<Option<OpenPack>>>,
     finished: Mutex<Finished>,
     stored_bytes: AtomicU64,
+    /// Is told of every pack that is stored.
+    journal: Option<&'r Journal>,
     /// Frames are made and dropped: nothing reaches the store.
     dry_run: bool,
 }
@@ -61,8 +64,14 @@ impl<'r> Packer<'r> {
             lanes: (0..data_lanes + 2).map(|_| Mutex::default()).collect(),
             finished: Mutex::new(Finished { packs: Vec::new(), last_run: repo.env().now() }),
             stored_bytes: AtomicU64::new(0),
+            journal: None,
             dry_run,
         }
+    }
+
+    /// What is stored from now on can be adopted if this session dies.
+    pub fn journaling(self, journal: Option<&'r Journal>) -> Self {
+        Self { journal, ..self }
     }
 
     pub fn session(&self) -> &'r Session {
@@ -173,12 +182,17 @@ impl<'r> Packer<'r> {
 
     fn close(&self, pack: OpenPack, is_full: bool) -> Result<()> {
         let pack = pack.close(self.repo, self.repo.identity(), is_full)?;
+        if let Some(journal) = self.journal {
+            let PackRow { id, len, class, .. } = pack.row;
+            let directory = hash(&pack.directory.to_bytes());
+            journal.append_pack(&StoredPack { id, len, class, directory });
+        }
         self.stored_bytes.fetch_add(pack.row.len, Ordering::Relaxed);
         self.finished.lock().expect("no panic holds this lock").packs.push(pack);
         Ok(())
     }
 
-    fn write_run(&self, packs: Vec<FinishedPack>) -> Result<()> {
+    pub(super) fn write_run(&self, packs: Vec<FinishedPack>) -> Result<()> {
         self.repo.store().make_durable(&mut packs.iter().map(|pack| &pack.name))?;
         let mut builder = RunBuilder::new();
         for pack in packs {

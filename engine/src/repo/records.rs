@@ -51,8 +51,18 @@ impl Repo {
         body: &[u8],
     ) -> Result<(Put, Vec<u8>)> {
         let bytes = self.signed(kind, body, name);
-        let put = self.store().put_if_absent(&object_name(name)?, &bytes)?;
+        let put = self.put(name, &bytes)?;
         Ok((put, bytes))
+    }
+
+    /// Durable whatever comes out: what existed already, say from an attempt whose answer was lost, was only visible.
+    fn put(&self, name: &str, bytes: &[u8]) -> Result<Put> {
+        let name = object_name(name)?;
+        let put = self.store().put_if_absent(&name, bytes)?;
+        if put == Put::Existed {
+            self.store().make_durable(&mut std::iter::once(&name))?;
+        }
+        Ok(put)
     }
 
     /// The same for names that are ours alone: the same bytes may be there from an attempt that failed late.
@@ -70,7 +80,7 @@ impl Repo {
         let body = self.seal_index_body(Kind::IndexRun, payload, epoch)?;
         let bytes = self.signed(Kind::IndexRun, &body, "index/");
         let id = ObjectHash(hash(&bytes));
-        self.store().put_if_absent(&object_name(&format!("index/{id}"))?, &bytes)?;
+        self.put(&format!("index/{id}"), &bytes)?;
         Ok((id, bytes.len() as u64))
     }
 

@@ -68,6 +68,8 @@ fn delete(
     doomed: &Doomed,
     present: &mut HashMap<ObjectName, u64>,
 ) -> Result<(u64, u64)> {
+    let there = doomed.packs.iter().filter(|pack| present.contains_key(&pack_name(pack)));
+    prune.watch.add(Counter::PacksFound, there.count() as u64);
     let (mut packs, mut bytes) = (0, 0);
     for pack in &doomed.packs {
         prune.go_on()?;

@@ -11,7 +11,7 @@ use crate::format::id::{ChunkId, PackId, SessionId};
 use crate::format::record::Kind;
 use crate::format::session::Session;
 use crate::repo::control::verdict_name;
-use crate::repo::live::{self, At, Live, Places};
+use crate::repo::live::{At, Live, Places};
 use crate::repo::records::{RECORD_BYTES_MAX, is_not_found};
 use crate::store::Put;
 
@@ -42,9 +42,8 @@ pub fn decide(prune: &Prune, number: u32, report: &mut PruneReport) -> Result<Ou
     if !waiting.is_empty() {
         return Ok(Outcome::Waiting(waiting));
     }
-    let state = State::read(prune)?;
+    let (state, live) = State::marked(prune)?;
     let places = Places::new(&state.index);
-    let live = live::mark(repo, &places, &state.roots, prune.watch)?;
     let doomed = spare(prune, &state, &places, &live, proposed.proposal.doomed, report)?;
     // What was relied on was visible, which is not yet durable.
     for folder in RELIED_ON {

@@ -10,7 +10,7 @@ use crate::format::id::{PackId, SessionId};
 use crate::format::record::Kind;
 use crate::format::session::{Session, Tombstone};
 use crate::repo::control::{Retired, proposal_name};
-use crate::repo::live::{self, Places};
+use crate::repo::live::Places;
 use crate::repo::records::{RECORD_BYTES_MAX, is_not_found};
 use crate::store::Put;
 
@@ -26,14 +26,12 @@ const MOVER: &str = "mover";
 /// Publishes a proposal and returns its number; `None`: there is nothing to delete, or this is a
 /// dry run.
 pub fn propose(prune: &Prune, retired: &Retired, report: &mut PruneReport) -> Result<Option<u32>> {
-    let repo = prune.repo;
     if !prune.options.dry_run {
         close_dead_mover(prune)?;
     }
-    let state = State::read(prune)?;
+    let (state, live) = State::marked(prune)?;
     let open = state.open_sessions(prune)?;
     let places = Places::new(&state.index);
-    let live = live::mark(repo, &places, &state.roots, prune.watch)?;
     let chosen = choose(prune, &places, &live)?;
     let mut doomed = Doomed {
         packs: dead_packs(prune, &state, &chosen, &open)?,

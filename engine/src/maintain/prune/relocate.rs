@@ -74,6 +74,7 @@ pub fn relocate(
     session: SessionId,
 ) -> Result<Vec<PackId>> {
     let needed = needed_offsets(places, chosen, sources);
+    prune.watch.add(Counter::PacksFound, sources.len() as u64);
     let mut mover = Mover::new(prune, session);
     let mut moved = Vec::new();
     for source in sources {

@@ -8,7 +8,9 @@ use crate::format::id::SessionId;
 use crate::format::snapshot::Directory;
 use crate::repo::SnapshotInfo;
 use crate::repo::control::Liveness;
+use crate::repo::live::{self, Live, Places};
 use crate::repo::lookup::Index;
+use crate::repo::records::is_not_found;
 
 use super::Prune;
 
@@ -19,7 +21,24 @@ pub struct State {
 }
 
 impl State {
-    pub fn read(prune: &Prune) -> Result<Self> {
+    /// Reads all of it and marks what the live snapshots need. A listing is not atomic, and while
+    /// it went on another prune may have moved a frame: what seems to be missing is looked for
+    /// again before anyone believes it.
+    pub fn marked(prune: &Prune) -> Result<(Self, Live)> {
+        let read = || {
+            let state = Self::read(prune)?;
+            let places = Places::new(&state.index);
+            let live = live::mark(prune.repo, &places, &state.roots, prune.watch)?;
+            Ok((state, live))
+        };
+        match read() {
+            Err(Error::Damaged { .. }) => read(),
+            Err(error) if is_not_found(&error) => read(),
+            read => read,
+        }
+    }
+
+    fn read(prune: &Prune) -> Result<Self> {
         let repo = prune.repo;
         let liveness = repo.liveness()?;
         let mut infos = Vec::new();
