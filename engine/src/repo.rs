@@ -4,6 +4,7 @@
 pub mod adopt;
 pub(crate) mod control;
 pub mod damage;
+mod despite;
 pub mod fetch;
 pub mod init;
 pub mod journal;

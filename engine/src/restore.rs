@@ -102,7 +102,7 @@ pub fn run(
         return Err(Error::Role { role: repo.role(), needs });
     }
     let started = Instant::now();
-    let index = repo.index()?;
+    let index = repo.index_for_reading(watch)?;
     let fetcher = Fetcher::new(repo, &index);
     let restored = restored(&fetcher, snapshot, path, target, options, watch);
     // Also if the run ended with an error: what was met until then is known.

@@ -29,6 +29,8 @@ pub struct Packs {
     pub attested: HashSet<PackId>,
     /// Frames recorded as damaged, by pack and offset: treated as absent by writers.
     pub damaged: BTreeSet<(PackId, u64)>,
+    /// A record of damaged frames could not be read: there may be more of them.
+    pub unsure: bool,
 }
 
 impl Packs {

@@ -51,7 +51,7 @@ impl State {
         }
         chains_are_whole(prune, &infos, &liveness)?;
         let roots = infos.iter().map(|info| (info.id, info.snapshot.root)).collect();
-        Ok(Self { liveness, roots, index: repo.index()? })
+        Ok(Self { liveness, roots, index: repo.index_for_deleting(prune.watch)? })
     }
 
     /// Sessions that may still commit. Listed after the packs: whoever wrote a pack that was listed
