@@ -14,7 +14,8 @@ use crate::format::index::PackRow;
 use crate::repo::Repo;
 use crate::repo::journal::StoredPack;
 use crate::repo::lookup::Index;
-use crate::repo::packer::{FinishedPack, PACKS_PER_RUN, Packer, pack_name};
+use crate::repo::pack_file::FinishedPack;
+use crate::repo::packer::{PACKS_PER_RUN, Packer, pack_name};
 
 impl Packer<'_> {
     /// Comes after the session was announced and the index was read (DESIGN.md, 6.1): a pack counts only if that
