@@ -38,7 +38,7 @@ impl State {
         }
     }
 
-    fn read(prune: &Prune) -> Result<Self> {
+    pub fn read(prune: &Prune) -> Result<Self> {
         let repo = prune.repo;
         let liveness = repo.liveness()?;
         let mut infos = Vec::new();
