@@ -69,6 +69,15 @@ pub struct Control {
     pub held: HashSet<SessionId>,
     /// In a proposal or a verdict: may be gone.
     pub condemned_packs: HashSet<PackId>,
+    /// In a verdict, which no hold overrules.
+    pub doomed_snapshots: HashSet<SessionId>,
+}
+
+impl Control {
+    pub fn is_live(&self, snapshot: &SessionId) -> bool {
+        let forgotten = self.forgotten.contains_key(snapshot) && !self.held.contains(snapshot);
+        !forgotten && !self.doomed_snapshots.contains(snapshot)
+    }
 }
 
 /// Collected by several threads.
@@ -150,7 +159,11 @@ fn take_in(collected: &mut Collected, kind: Kind, name: &str, body: &[u8]) -> Re
             Ok(())
         }
         Kind::Proposal => condemn(collected, Proposal::from_cbor(body).named(name)?.doomed),
-        Kind::Verdict => condemn(collected, Verdict::from_cbor(body).named(name)?.doomed),
+        Kind::Verdict => {
+            let doomed = Verdict::from_cbor(body).named(name)?.doomed;
+            collected.control.doomed_snapshots.extend(doomed.snapshots.iter().copied());
+            condemn(collected, doomed)
+        }
         Kind::Damage => Damage::from_cbor(body).named(name).map(drop),
         Kind::Attestation => Attestation::from_cbor(body).named(name).map(drop),
         _ => Ok(()),
