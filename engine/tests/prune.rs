@@ -249,3 +249,40 @@ fn nothing_is_deleted_while_a_live_snapshot_cannot_be_read() {
     assert!(stored_bytes(&store) < before + (1 << 20));
     assert_clean(&repo);
 }
+
+#[test]
+fn a_restore_finds_what_a_prune_moves_under_it() {
+    let env = Env::seeded(8, FUTURE_NS);
+    let store = new_store(&env);
+    let dir = tempfile::tempdir().unwrap();
+    for n in 0..40 {
+        std::fs::write(dir.path().join(format!("old{n}")), noise(n, 60_000)).unwrap();
+        std::fs::write(dir.path().join(format!("kept{n}")), noise(100 + n, 60_000)).unwrap();
+    }
+    let first = back_up(&open(&store, None, &env), dir.path()).snapshot.unwrap();
+    for n in 0..40 {
+        std::fs::remove_file(dir.path().join(format!("old{n}"))).unwrap();
+    }
+    let second = back_up(&open(&store, None, &env), dir.path()).snapshot.unwrap();
+    let wanted = picture(dir.path());
+    let packs = |store: &MemoryStore| -> Vec<_> {
+        store.names().into_iter().filter(|name| name.as_str().starts_with("packs/")).collect()
+    };
+    let before = packs(&store);
+    let (behind, clock) = (store.clone(), env.clone());
+    let once = std::sync::Once::new();
+    // Between the listing of a restore and its first read of a pack, everything moves.
+    let moving = FaultyStore::new(Arc::new(store.clone()), move |_, op, name| {
+        if op == Op::GetRange && name.starts_with("packs/") {
+            once.call_once(|| {
+                let repo = open(&behind, None, &clock);
+                forget(&repo, &[first]);
+                let report = prune_with(&repo, &NOW);
+                assert!(report.packs_moved > 0 && report.packs_deleted > 0, "{report:?}");
+            });
+        }
+        Fault::None
+    });
+    assert_restores(&open(&moving, None, &env), &second, &wanted, dir.path());
+    assert!(before.iter().any(|name| !packs(&store).contains(name)));
+}

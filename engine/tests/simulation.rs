@@ -49,6 +49,7 @@ fn run_seeds(class: Class, seeds: Range<u64>) -> Sum {
                     sum.steps += outcome.steps;
                     sum.counts.iter_mut().zip(outcome.counts).for_each(|(sum, n)| *sum += n);
                     if !outcome.findings.is_empty() {
+                        println!("{class:?} seed {seed}: {:?}", outcome.findings);
                         sum.failed.push((seed, outcome));
                     }
                 }
@@ -89,10 +90,16 @@ fn directories() {
 }
 
 #[test]
+fn prune_beside_writers() {
+    assert_seeds(Class::Prune, 1000..4000);
+}
+
+#[test]
 fn the_same_seed_gives_the_same_trace() {
     for seed in 0..20 {
-        let first = sim::run(Class::Writers, seed, &place());
-        let second = sim::run(Class::Writers, seed, &place());
+        let class = if seed % 2 == 0 { Class::Writers } else { Class::Prune };
+        let first = sim::run(class, seed, &place());
+        let second = sim::run(class, seed, &place());
         assert_eq!(first.digest, second.digest, "seed {seed}:\n{}\n{}", first.tail, second.tail);
     }
 }
@@ -107,6 +114,6 @@ fn replay() {
 }
 
 fn class_of(name: &str) -> Class {
-    let known = [Class::Writers, Class::Directories];
+    let known = [Class::Writers, Class::Directories, Class::Prune];
     known.into_iter().find(|class| format!("{class:?}") == name).expect("a class of that name")
 }

@@ -1,5 +1,6 @@
-//! Reading chunks back: which frame, fetch, open, decode, verify. Every copy of a chunk is tried before damage is
-//! reported. A small cache of decoded frames serves trees and single files; restore plans its own reads.
+//! Reading chunks back: which frame, fetch, open, decode, verify. Every copy of a chunk is tried
+//! before damage is reported. A small cache of decoded frames serves trees and single files;
+//! restore plans its own reads.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -14,6 +15,7 @@ use crate::repo::Repo;
 use crate::repo::damage::{Suspects, is_proof};
 use crate::repo::lookup::{Copy, Index};
 use crate::repo::packer::pack_name;
+use crate::store::StoreError;
 
 /// Reads from packs are on this grid, so that the store does not learn where frames begin.
 pub const GRID_BYTES: u64 = 64 << 10;
@@ -54,6 +56,15 @@ pub struct Fetcher<'r> {
     openers: Mutex<HashMap<[u8; 72], Arc<Sealer>>>,
     cache: Mutex<Cache>,
     suspects: Suspects,
+    later: Mutex<Later>,
+}
+
+/// What a later listing shows: while a long restore runs, a prune may move frames and delete packs.
+#[derive(Default)]
+struct Later {
+    index: Option<Arc<Index>>,
+    /// Chunks without any copy have been looked for in it; once is enough.
+    looked: bool,
 }
 
 type Plain = Arc<Vec<u8>>;
@@ -67,8 +78,8 @@ struct Cache {
 
 impl<'r> Fetcher<'r> {
     pub fn new(repo: &'r Repo, index: &'r Index) -> Self {
-        let (openers, cache, suspects) = Default::default();
-        Self { repo, index, openers, cache, suspects }
+        let (openers, cache, suspects, later) = Default::default();
+        Self { repo, index, openers, cache, suspects, later }
     }
 
     pub fn repo(&self) -> &'r Repo {
@@ -86,15 +97,52 @@ impl<'r> Fetcher<'r> {
 
     /// The plain bytes of a chunk, proven by its id under `key`.
     pub fn chunk(&self, id: &ChunkId, key: &IdKey) -> Result<Vec<u8>> {
+        let copies = self.copies(id);
+        match self.any_of(&copies, id, key) {
+            Err(error @ (Error::Role { .. } | Error::Interrupted)) => Err(error),
+            Err(error) if self.list_again(&copies) => {
+                self.any_of(&self.copies(id), id, key).map_err(|_| error)
+            }
+            found => found,
+        }
+    }
+
+    fn copies(&self, id: &ChunkId) -> Vec<Copy> {
+        let later = self.later.lock().expect("no panic holds this lock").index.clone();
+        later.as_deref().unwrap_or(self.index).copies(id)
+    }
+
+    fn any_of(&self, copies: &[Copy], id: &ChunkId, key: &IdKey) -> Result<Vec<u8>> {
         let mut cause = "no index run names a pack that holds it".to_owned();
-        for copy in self.index.copies(id) {
-            match self.chunk_of(&copy, id, key) {
+        for copy in copies {
+            match self.chunk_of(copy, id, key) {
                 Ok(plain) => return Ok(plain),
                 Err(error @ (Error::Role { .. } | Error::Interrupted)) => return Err(error),
                 Err(error) => cause = error.to_string(),
             }
         }
         Err(Error::Damaged { what: format!("chunk {id}"), cause })
+    }
+
+    /// Lists the store again if a pack of these copies is gone, or once if there are no copies at
+    /// all: a prune moves a frame before it deletes its pack. `true`: there is a new listing.
+    fn list_again(&self, copies: &[Copy]) -> bool {
+        let gone = |copy: &Copy| {
+            let name = pack_name(&copy.place.pack.id);
+            matches!(self.repo.store().len(&name), Err(StoreError::NotFound { .. }))
+        };
+        let mut later = self.later.lock().expect("no panic holds this lock");
+        if !copies.iter().any(gone) && (later.looked || !copies.is_empty()) {
+            return false;
+        }
+        later.looked |= copies.is_empty();
+        match self.repo.index() {
+            Ok(index) => {
+                later.index = Some(Arc::new(index));
+                true
+            }
+            Err(_) => false,
+        }
     }
 
     fn chunk_of(&self, copy: &Copy, id: &ChunkId, key: &IdKey) -> Result<Vec<u8>> {
@@ -152,8 +200,8 @@ impl<'r> Fetcher<'r> {
         Ok(plain)
     }
 
-    /// Opens a frame that was fetched, in place, and decodes it into `plain`. The chunks inside are still to be
-    /// verified by their ids.
+    /// Opens a frame that was fetched, in place, and decodes it into `plain`. The chunks inside are
+    /// still to be verified by their ids.
     pub fn open(
         &self,
         frame: &FrameAt,
@@ -200,8 +248,7 @@ impl<'r> Fetcher<'r> {
                 what: format!("base chunk {}", base.id),
                 cause: cause.to_owned(),
             };
-            let full =
-                self.index.copies(&base.id).into_iter().filter(|copy| copy.place.frame.bases == 0);
+            let full = self.copies(&base.id).into_iter().filter(|copy| copy.place.frame.bases == 0);
             let plain = full
                 .map(|copy| self.chunk_of(&copy, &base.id, key))
                 .find_map(|plain| plain.ok())

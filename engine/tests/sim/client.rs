@@ -12,12 +12,15 @@ use strongroom::env::{Env, TimeNs};
 use strongroom::error::Error;
 use strongroom::format::slot::{KeyFileSecret, Unlock};
 use strongroom::maintain::check::{self, CheckOptions};
+use strongroom::maintain::forget::{self, ForgetOptions};
+use strongroom::maintain::hold;
+use strongroom::maintain::prune::{self, PruneOptions, PruneReport};
 use strongroom::repo::{Repo, SnapshotInfo};
 use strongroom::restore::{self, RestoreOptions};
 use strongroom::watch::Tally;
 
 use super::faults::Fault;
-use super::record::{Record, Told};
+use super::record::{Hold, Record, Told};
 use super::rng::Rng;
 use super::sources::{self, Picture, STREAM, Tree};
 use super::store::SimStore;
@@ -29,6 +32,8 @@ pub struct Shared {
     pub place: PathBuf,
     /// Streams are backed up, whose times come from the seed; else directories.
     pub streams: bool,
+    /// Somebody may delete: a check beside that may take it for damage.
+    pub prunes: bool,
     pub record: Mutex<Record>,
     pub findings: Mutex<Vec<String>>,
 }
@@ -48,17 +53,28 @@ pub enum Step {
     Backup,
     Restore,
     Check,
+    Forget,
+    Hold,
+    Release,
+    Prune,
+}
+
+/// What a client is to do.
+pub struct Part {
+    pub key: KeyFileSecret,
+    /// Each as likely as any other.
+    pub steps: Vec<Step>,
+    pub operations: usize,
+    /// It uses the cache of that other client, too.
+    pub cache_of: Option<usize>,
 }
 
 pub struct Client {
-    pub shared: Arc<Shared>,
-    pub store: SimStore,
-    pub key: KeyFileSecret,
-    /// What it does, each as likely as any other.
-    pub steps: Vec<Step>,
-    pub operations: usize,
-    pub rng: Rng,
-    pub cache: Option<PathBuf>,
+    shared: Arc<Shared>,
+    store: SimStore,
+    part: Part,
+    rng: Rng,
+    cache: Option<PathBuf>,
     tree: Tree,
     on_disk: Tree,
     /// Its source has not been backed up as it is.
@@ -68,40 +84,23 @@ pub struct Client {
 }
 
 impl Client {
-    pub fn new(
-        shared: Arc<Shared>,
-        store: SimStore,
-        key: KeyFileSecret,
-        steps: Vec<Step>,
-        operations: usize,
-    ) -> Self {
+    pub fn new(shared: Arc<Shared>, store: SimStore, part: Part) -> Self {
         let mut rng = Rng::new(shared.seed, 1 + store.client as u64);
-        let cache = shared.place.join(format!("cache{}", store.client));
+        let cache = part.cache_of.unwrap_or(store.client);
+        let cache = shared.place.join(format!("cache{cache}"));
         let cache = (!rng.chance(3_000)).then_some(cache);
         let tree = sources::draw(&mut rng, shared.streams);
-        Self {
-            shared,
-            store,
-            key,
-            steps,
-            operations,
-            rng,
-            cache,
-            tree,
-            on_disk: Tree::new(),
-            behind: true,
-            times: 0,
-            skew: 0,
-        }
+        let on_disk = Tree::new();
+        Self { shared, store, part, rng, cache, tree, on_disk, behind: true, times: 0, skew: 0 }
     }
 
     pub fn run(mut self) {
         let me = self.store.client;
         let world = self.store.world.clone();
         world.begin(me);
-        for number in 0..self.operations {
+        for number in 0..self.part.operations {
             let now = self.prepare();
-            let step = *self.rng.pick(&self.steps);
+            let step = *self.rng.pick(&self.part.steps);
             let seed = Rng::new(self.shared.seed, ((me as u64) << 32) + number as u64).next();
             let env = Env::seeded(seed, now + self.skew);
             world.lock().note(me, || format!("== {step:?}, clock {}", now + self.skew));
@@ -150,7 +149,7 @@ impl Client {
 
     fn open(&self, env: &Env) -> Result<Repo, Error> {
         let store = Arc::new(self.store.clone());
-        Repo::open(store, Unlock::KeyFile(&self.key), self.cache.as_deref(), env)
+        Repo::open(store, Unlock::KeyFile(&self.part.key), self.cache.as_deref(), env)
     }
 
     /// What came of it, for the trace.
@@ -159,6 +158,10 @@ impl Client {
             Step::Backup => self.back_up(env),
             Step::Restore => self.restore(env),
             Step::Check => self.check(env),
+            Step::Forget => self.forget(env),
+            Step::Hold => self.hold(env),
+            Step::Release => self.release(env),
+            Step::Prune => self.prune(env),
         }
     }
 
@@ -173,7 +176,7 @@ impl Client {
         let place = Record::place(std::slice::from_ref(&tag));
         let options = BackupOptions {
             tags: vec![tag.clone()],
-            host: Some("host".to_owned()),
+            host: super::host(),
             rescan: self.rng.chance(1_000),
             ..BackupOptions::default()
         };
@@ -209,7 +212,7 @@ impl Client {
             Ok(found) if found == wanted => Ok(format!("b{place} restored")),
             // What was lost must have been told, and only faults excuse it.
             Ok(_) => panic!("b{place} was restored wrong, and nothing was said"),
-            Err(_) if self.shared.record().backups[place].forget != Told::No => {
+            Err(_) if !self.shared.record().is_promised(place) => {
                 Ok(format!("b{place} was forgotten meanwhile"))
             }
             Err(error) => Err(error),
@@ -220,10 +223,87 @@ impl Client {
         let repo = self.open(env)?;
         let options = CheckOptions { read_data: self.rng.chance(2_000) };
         let report = check::run(&repo, &options, &Tally::default())?;
-        if !self.store.world.faulted(self.store.client) {
+        if !self.shared.prunes && !self.store.world.faulted(self.store.client) {
             assert_eq!(report.damages, [], "a check beside others");
         }
         Ok(format!("{} snapshots, {} damages", report.snapshots, report.damages.len()))
+    }
+}
+
+// ---- what an admin does --------------------------------------------------------------------
+
+impl Client {
+    fn forget(&mut self, env: &Env) -> Result<String, Error> {
+        let repo = self.open(env)?;
+        let snapshots = repo.snapshots()?;
+        if snapshots.is_empty() {
+            return Ok("nothing to forget".to_owned());
+        }
+        let info = self.rng.pick(&snapshots);
+        let place = Record::place(&info.snapshot.tags);
+        self.shared.record().backups[place].forget.perhaps += 1;
+        let options = ForgetOptions { reason: "sim".to_owned(), ..ForgetOptions::default() };
+        let report = forget::run(&repo, &[info.id], &options, &Tally::default())?;
+        let told = &mut self.shared.record().backups[place].forget;
+        told.perhaps -= 1;
+        told.done |= report.forgotten > 0;
+        Ok(format!("b{place}: {} forgotten", report.forgotten))
+    }
+
+    /// Holds any snapshot that ever was committed, forgotten or not.
+    fn hold(&mut self, env: &Env) -> Result<String, Error> {
+        let repo = self.open(env)?;
+        let (place, snapshot, number) = {
+            let mut record = self.shared.record();
+            let committed = (0..).zip(&record.backups);
+            let committed: Vec<_> =
+                committed.filter_map(|(place, b)| Some((place, b.committed?))).collect();
+            if committed.is_empty() {
+                return Ok("nothing to hold".to_owned());
+            }
+            let (place, snapshot) = *self.rng.pick(&committed);
+            record.holds.push(Hold { place, id: None, released: Told::default() });
+            (place, snapshot, record.holds.len() - 1)
+        };
+        match hold::add(&repo, &snapshot, "sim") {
+            Ok(id) => {
+                self.shared.record().holds[number].id = Some(id);
+                Ok(format!("b{place} is held by {id}"))
+            }
+            Err(error) if self.shared.record().backups[place].forget.never() => Err(error),
+            Err(Error::HoldTooLate { .. } | Error::NoSnapshot { .. }) => {
+                Ok(format!("too late to hold b{place}"))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn release(&mut self, env: &Env) -> Result<String, Error> {
+        let repo = self.open(env)?;
+        let holds: Vec<(usize, _)> = {
+            let record = self.shared.record();
+            (0..).zip(&record.holds).filter_map(|(n, hold)| Some((n, hold.id?))).collect()
+        };
+        if holds.is_empty() {
+            return Ok("nothing to release".to_owned());
+        }
+        let (number, id) = *self.rng.pick(&holds);
+        self.shared.record().holds[number].released.perhaps += 1;
+        hold::release(&repo, &id, "sim")?;
+        self.shared.record().holds[number].released = Told { perhaps: 0, done: true };
+        Ok(format!("released {id}"))
+    }
+
+    fn prune(&mut self, env: &Env) -> Result<String, Error> {
+        let repo = self.open(env)?;
+        let options = PruneOptions {
+            dry_run: false,
+            max_unused: *self.rng.pick(&[0.0, 0.0, 0.05, 0.5]),
+            fence_after_ns: *self.rng.pick(&[0, HOUR_NS, 24 * HOUR_NS, 24 * HOUR_NS]),
+        };
+        let report = prune::run(&repo, &options, &Tally::default())?;
+        // How long it really took differs from run to run.
+        Ok(format!("{:?}", PruneReport { seconds: 0.0, ..report }))
     }
 }
 
@@ -234,13 +314,15 @@ pub fn restored(
     shared: &Shared,
     rng: &mut Rng,
 ) -> Result<Picture, Error> {
-    if shared.streams && rng.chance(7_000) {
+    let root = &info.snapshot.roots[0][..];
+    let is_stream = root.strip_prefix(b"/") == Some(STREAM.as_bytes());
+    if is_stream && rng.chance(7_000) {
         let mut bytes = Vec::new();
         strongroom::browse::dump(repo, info, format!("/{STREAM}").as_bytes(), &mut bytes)?;
         return Ok([(STREAM.to_owned(), bytes)].into());
     }
     let target = tempfile::tempdir_in(&shared.place).unwrap();
-    let path = (!shared.streams).then(|| &info.snapshot.roots[0][..]);
+    let path = (!is_stream).then_some(root);
     let (options, watch) = (RestoreOptions::default(), Tally::default());
     let report = restore::run(repo, info, path, target.path(), &options, &watch)?;
     if report.failed > 0 {

@@ -14,24 +14,31 @@ pub mod world;
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock};
 
+use strongroom::backup::{self, BackupOptions, Source};
 use strongroom::env::Env;
 use strongroom::format::slot::{KeyFileSecret, Role, Unlock};
 use strongroom::maintain::keys;
+use strongroom::repo::Repo;
 use strongroom::store::Store;
+use strongroom::watch::Tally;
 
 use crate::support::{FUTURE_NS, KEY, new_store, open};
-use client::{Client, Shared, Step};
+use client::{Client, Part, Shared, Step};
 use faults::{Counts, Fault, Mix};
 use objects::{Objects, Sure};
 use record::Record;
 use rng::Rng;
+use sources::STREAM;
 use store::SimStore;
-use world::World;
+use world::{HOUR_NS, World};
 
 /// Two writers that do not trust each other, and an admin.
 pub const WRITER_A: KeyFileSecret = KeyFileSecret([1; 32]);
 pub const WRITER_B: KeyFileSecret = KeyFileSecret([2; 32]);
 pub const ADMIN: KeyFileSecret = KeyFileSecret([3; 32]);
+
+/// Seeds begin with none to so many less one snapshots.
+const BEGINNINGS: u64 = 5;
 
 /// Who takes part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +48,8 @@ pub enum Class {
     /// The same with directories. Their times are the file system's, so their trees have other ids in every run: a seed
     /// gives the same turns and faults again, but not the same names.
     Directories,
+    /// Writers, with forgetting, holds and one to three pruners beside them.
+    Prune,
 }
 
 pub struct Outcome {
@@ -53,24 +62,49 @@ pub struct Outcome {
     pub tail: String,
 }
 
-/// The repository that every seed begins with, made once.
-fn beginning() -> &'static Objects {
-    static BASE: OnceLock<Objects> = OnceLock::new();
-    BASE.get_or_init(|| {
-        let env = Env::seeded(0, FUTURE_NS);
-        let store = new_store(&env);
-        let roles = [(Role::Backup, WRITER_A), (Role::Backup, WRITER_B), (Role::Admin, ADMIN)];
-        for (n, (role, key)) in roles.into_iter().enumerate() {
-            let owner = open(&store, None, &env);
-            keys::add(&owner, role, &format!("client {n}"), Unlock::KeyFile(&key)).unwrap();
-        }
-        let mut objects = Objects::default();
-        for name in store.names() {
-            let bytes = store.get(&name, u64::MAX).unwrap();
-            objects.put(&name, bytes.into(), Sure::All);
-        }
-        objects
-    })
+/// Where a seed begins: a store, and what is known of it.
+#[derive(Clone)]
+struct Beginning {
+    objects: Objects,
+    record: Record,
+}
+
+/// The repositories that seeds begin with, made once: roles for all clients, and a few snapshots of theirs.
+fn beginnings() -> &'static [Beginning] {
+    static BASES: OnceLock<Vec<Beginning>> = OnceLock::new();
+    BASES.get_or_init(|| (0..BEGINNINGS).map(beginning).collect())
+}
+
+fn beginning(number: u64) -> Beginning {
+    let env = Env::seeded(number, FUTURE_NS - HOUR_NS);
+    let store = new_store(&env);
+    let roles = [(Role::Backup, WRITER_A), (Role::Backup, WRITER_B), (Role::Admin, ADMIN)];
+    for (n, (role, key)) in roles.into_iter().enumerate() {
+        let owner = open(&store, None, &env);
+        keys::add(&owner, role, &format!("client {n}"), Unlock::KeyFile(&key)).unwrap();
+    }
+    let (mut record, mut rng) = (Record::default(), Rng::new(number, 0));
+    for key in [KEY, WRITER_A, WRITER_B, KEY].iter().take(number as usize) {
+        let tree = sources::draw(&mut rng, true);
+        let tags = vec![record.begin(&tree)];
+        let options = BackupOptions { tags, host: host(), ..BackupOptions::default() };
+        let repo = Repo::open(Arc::new(store.clone()), Unlock::KeyFile(key), None, &env).unwrap();
+        let bytes = sources::picture(&tree).remove(STREAM).unwrap();
+        let (name, reader) = (STREAM.as_bytes(), &mut &bytes[..]);
+        let source = Source::Stream { name, reader, finish: &mut || Ok(None) };
+        let report = backup::run(&repo, source, &options, &Tally::default()).unwrap();
+        record.backups.last_mut().unwrap().committed = report.snapshot;
+    }
+    let mut objects = Objects::default();
+    for name in store.names() {
+        let bytes = store.get(&name, u64::MAX).unwrap();
+        objects.put(&name, bytes.into(), Sure::All);
+    }
+    Beginning { objects, record }
+}
+
+pub fn host() -> Option<String> {
+    Some("host".to_owned())
 }
 
 /// Runs one seed, with its files below `place`.
@@ -78,21 +112,23 @@ pub fn run(class: Class, seed: u64, place: &Path) -> Outcome {
     let mut rng = Rng::new(seed, 0);
     let mix = Mix::draw(&mut rng);
     let place = tempfile::tempdir_in(place).unwrap();
+    let Beginning { objects, record } = rng.pick(beginnings()).clone();
     let shared = Arc::new(Shared {
         seed,
         place: place.path().to_owned(),
         streams: class != Class::Directories,
-        record: Mutex::new(Record::default()),
+        prunes: class == Class::Prune,
+        record: Mutex::new(record),
         findings: Mutex::default(),
     });
-    let casts = cast(&mut rng);
+    let casts = cast(class, &mut rng);
     let last_power_loss = mix.rate(Fault::PowerLoss) > 0 && rng.chance(5_000);
     let verify_rng = rng.next();
-    let world = World::new(beginning().clone(), casts.len(), mix, FUTURE_NS, rng);
+    let world = World::new(objects, casts.len(), mix, FUTURE_NS, rng);
     std::thread::scope(|scope| {
-        for (me, (key, steps, operations)) in casts.into_iter().enumerate() {
+        for (me, part) in casts.into_iter().enumerate() {
             let store = SimStore { world: world.clone(), client: me };
-            let client = Client::new(shared.clone(), store, key, steps, operations);
+            let client = Client::new(shared.clone(), store, part);
             scope.spawn(move || client.run());
         }
     });
@@ -114,16 +150,36 @@ pub fn run(class: Class, seed: u64, place: &Path) -> Outcome {
     }
 }
 
-/// The clients of a seed: their keys, what they do, and how often.
-fn cast(rng: &mut Rng) -> Vec<(KeyFileSecret, Vec<Step>, usize)> {
-    let keys = [KEY, WRITER_A, WRITER_B];
-    let mut casts = Vec::new();
+/// The clients of a seed.
+fn cast(class: Class, rng: &mut Rng) -> Vec<Part> {
+    let part = |key: &KeyFileSecret, steps: &[Step], operations: usize| Part {
+        key: key.clone(),
+        steps: steps.to_vec(),
+        operations,
+        cache_of: None,
+    };
+    let mut parts = Vec::new();
     for _ in 0..2 + rng.below(2) {
-        let key = rng.pick(&keys).clone();
-        casts.push((key, vec![Step::Backup], 1 + rng.below(3)));
+        parts.push(part(rng.pick(&[KEY, WRITER_A, WRITER_B]), &[Step::Backup], 1 + rng.below(3)));
     }
-    if rng.chance(6_000) {
-        casts.push((KEY, vec![Step::Restore, Step::Restore, Step::Check], 1 + rng.below(3)));
+    // One user who starts a second backup while the first still runs.
+    if rng.chance(1_500) {
+        (parts[1].key, parts[1].cache_of) = (parts[0].key.clone(), Some(0));
     }
-    casts
+    if rng.chance(if class == Class::Prune { 3_000 } else { 6_000 }) {
+        let steps = [Step::Restore, Step::Restore, Step::Check];
+        parts.push(part(&KEY, &steps, 1 + rng.below(3)));
+    }
+    if class == Class::Prune {
+        let mixes: [&[Step]; 4] = [
+            &[Step::Prune],
+            &[Step::Prune, Step::Forget],
+            &[Step::Forget, Step::Forget, Step::Prune],
+            &[Step::Forget, Step::Hold, Step::Release, Step::Prune],
+        ];
+        for _ in 0..2 + rng.below(2) {
+            parts.push(part(rng.pick(&[KEY, ADMIN]), rng.pick(&mixes), 1 + rng.below(4)));
+        }
+    }
+    parts
 }

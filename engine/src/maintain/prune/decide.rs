@@ -55,9 +55,9 @@ pub fn decide(prune: &Prune, number: u32, report: &mut PruneReport) -> Result<Ou
     Ok(Outcome::Decided)
 }
 
-/// Sessions are listed first, then what ends them. Silent ones are fenced; those that may still
-/// commit are returned.
-fn settle(prune: &Prune, report: &mut PruneReport) -> Result<Vec<SessionId>> {
+/// Fences silent sessions and returns those that may still commit. Sessions are listed first, then
+/// what ends them.
+pub fn settle(prune: &Prune, report: &mut PruneReport) -> Result<Vec<SessionId>> {
     let repo = prune.repo;
     let announced = repo.session_ids("sessions")?;
     let mut ended: HashSet<SessionId> = repo.session_ids("snapshots")?.into_iter().collect();
