@@ -92,7 +92,7 @@ impl Repo {
     }
 
     /// A record that is rotten, forged, or of another snapshot hides nothing: the snapshot stays.
-    fn is_forgotten(&self, id: &SessionId) -> Result<bool> {
+    pub(super) fn is_forgotten(&self, id: &SessionId) -> Result<bool> {
         match self.forgotten(id) {
             Ok(record) => Ok(record.snapshot == *id),
             Err(Error::Format { .. } | Error::Damaged { .. }) => Ok(false),

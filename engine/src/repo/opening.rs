@@ -19,6 +19,7 @@ use crate::repo::Repo;
 use crate::repo::despite::{Despite, PassedOver};
 use crate::repo::lookup::{Index, Packs, Trusted};
 use crate::repo::records::{RECORD_BYTES_MAX, RUN_BYTES_MAX, object_name};
+use crate::repo::seen::check_roster;
 use crate::store::{Store, StoreError};
 
 /// How often the store is listed anew when runs vanish under us.
@@ -59,6 +60,9 @@ impl Repo {
                     .map_err(|source| Error::Cache { path, source })
             })
             .transpose()?;
+        if let Some(cache) = &cache {
+            check_roster(cache, &roster, roster_hash)?;
+        }
         let signing = bundle.signing_key();
         let (id_key, refid_key) = (bundle.keys.id_key(), bundle.keys.refid_key());
         let secrets = Mutex::new(HashMap::new());

@@ -12,6 +12,7 @@ use crate::format::seal::Recipient;
 use crate::format::snapshot::Directory;
 use crate::repo::SnapshotInfo;
 use crate::repo::records::{RECORD_BYTES_MAX, is_not_found};
+use crate::repo::seen::VANISHED;
 
 #[derive(Default)]
 pub struct Live {
@@ -58,6 +59,10 @@ pub fn check(check: &Check, listing: &Listing, control: &Control) -> Result<Live
             Ok(None) | Err(None) => {}
             Err(Some(damage)) => check.findings.costs(damage, id, None),
         }
+    }
+    let vanished = check.findings.take("snapshots", check.repo.vanished())?;
+    for id in vanished.into_iter().flatten() {
+        check.findings.damage(&format!("snapshots/{id}"), VANISHED);
     }
     chains.check(check);
     chains.check_own(check, listing);
