@@ -15,6 +15,7 @@ pub mod pack_file;
 pub mod packer;
 pub mod parallel;
 pub mod records;
+pub(crate) mod seen;
 pub mod segment;
 pub mod session;
 pub mod snapshots;

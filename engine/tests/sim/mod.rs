@@ -152,19 +152,18 @@ pub fn run(class: Class, seed: u64, place: &Path) -> Outcome {
 
 /// The clients of a seed.
 fn cast(class: Class, rng: &mut Rng) -> Vec<Part> {
-    let part = |key: &KeyFileSecret, steps: &[Step], operations: usize| Part {
-        key: key.clone(),
-        steps: steps.to_vec(),
-        operations,
-        cache_of: None,
+    let mut parts: Vec<Part> = Vec::new();
+    let part = |key: &KeyFileSecret, steps: &[Step], operations: usize| {
+        let (key, steps) = (key.clone(), steps.to_vec());
+        Part { key, steps, operations, cache_of: 0, cache_shared: false }
     };
-    let mut parts = Vec::new();
     for _ in 0..2 + rng.below(2) {
         parts.push(part(rng.pick(&[KEY, WRITER_A, WRITER_B]), &[Step::Backup], 1 + rng.below(3)));
     }
     // One user who starts a second backup while the first still runs.
     if rng.chance(1_500) {
-        (parts[1].key, parts[1].cache_of) = (parts[0].key.clone(), Some(0));
+        parts[1].key = parts[0].key.clone();
+        parts[..2].iter_mut().for_each(|part| part.cache_shared = true);
     }
     if rng.chance(if class == Class::Prune { 3_000 } else { 6_000 }) {
         let steps = [Step::Restore, Step::Restore, Step::Check];
@@ -178,8 +177,11 @@ fn cast(class: Class, rng: &mut Rng) -> Vec<Part> {
             &[Step::Forget, Step::Hold, Step::Release, Step::Prune],
         ];
         for _ in 0..2 + rng.below(2) {
-            parts.push(part(rng.pick(&[KEY, ADMIN]), rng.pick(&mixes), 1 + rng.below(4)));
+            parts.push(part(rng.pick(&[KEY, ADMIN]), *rng.pick(&mixes), 1 + rng.below(4)));
         }
+    }
+    for (me, part) in parts.iter_mut().enumerate().filter(|(_, part)| !part.cache_shared) {
+        part.cache_of = me;
     }
     parts
 }
