@@ -5,6 +5,7 @@
 mod support;
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -25,8 +26,8 @@ use strongroom::watch::{Problem, ProblemKind, Tally};
 use tempfile::TempDir;
 
 use support::{
-    FUTURE_NS, KEY, Picture, Told, assert_honest, memory_dir, noise, one_of_everything, picture,
-    small_options,
+    FUTURE_NS, KEY, Picture, Told, assert_honest, copy_folder, faults_of, memory_dir, noise,
+    one_of_everything, picture, small_options,
 };
 
 /// A source, a local repository with one snapshot of a part of it, and a cache.
@@ -62,7 +63,7 @@ impl Bench {
         for gone in ["repo", "cache"] {
             let _ = std::fs::remove_dir_all(self.path(gone));
         }
-        copy(&self.path("repo as it was"), &self.path("repo"));
+        copy_folder(&self.path("repo as it was"), &self.path("repo"));
         std::fs::create_dir(self.path("cache")).unwrap();
     }
 
@@ -84,10 +85,10 @@ impl Bench {
         (report, watch.problems())
     }
 
-    fn restore(&self, target: &Path) -> (Result<RestoreReport>, Vec<Problem>) {
+    fn restore(&self, snapshot: &str, target: &Path) -> (Result<RestoreReport>, Vec<Problem>) {
         let watch = Tally::default();
         let report = self.open().and_then(|repo| {
-            let info = repo.find_snapshot("latest")?;
+            let info = repo.find_snapshot(snapshot)?;
             let root = self.source.as_os_str().as_bytes();
             let options = RestoreOptions::default();
             restore::run(&repo, &info, Some(root), target, &options, &watch)
@@ -127,7 +128,7 @@ impl Bench {
     #[track_caller]
     fn assert_restores(&self, wanted: &Picture, told: &Told, context: &str) {
         let target = memory_dir();
-        let (report, problems) = self.restore(target.path());
+        let (report, problems) = self.restore("latest", target.path());
         report.unwrap_or_else(|error| panic!("{context}: restore: {error}"));
         assert_eq!(problems, [], "{context}: restore");
         assert_honest(wanted, &picture(target.path()), told, context);
@@ -173,17 +174,6 @@ fn dead_from<T>(number: usize, fault: Fault, run: impl FnOnce() -> T) -> T {
     with_plan(plan, run)
 }
 
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
-        let to = to.join(entry.file_name());
-        match entry.file_type().unwrap().is_dir() {
-            true => copy(&entry.path(), &to),
-            false => drop(std::fs::copy(entry.path(), to).unwrap()),
-        }
-    }
-}
-
 fn fail(errno: Errno) -> Fault {
     Fault::Fail(errno.raw_os_error())
 }
@@ -193,19 +183,11 @@ fn is_source(call: &str) -> bool {
     !call.starts_with("store ") && !call.starts_with("cache ")
 }
 
-/// Each call meets every fault with `STRONGROOM_ALL_FAULTS` set, else one of them by turns.
-fn faults_for(number: usize, kinds: &[Fault]) -> Vec<Fault> {
-    match std::env::var_os("STRONGROOM_ALL_FAULTS") {
-        Some(_) => kinds.to_vec(),
-        None => vec![kinds[number % kinds.len()]],
-    }
-}
-
 /// Runs `each` with every call of `order` and every fault that is its turn.
 fn each_fault(order: &[&str], kinds: &[Fault], each: &mut dyn FnMut(usize, Fault, &str)) {
     let mut injected = 0;
     for (number, call) in order.iter().enumerate() {
-        for fault in faults_for(number, kinds) {
+        for fault in faults_of(number, 1, kinds) {
             each(number, fault, &format!("{call} (call {number}), {fault:?}"));
             injected += 1;
         }
@@ -270,8 +252,11 @@ fn every_call_of_a_backup_for_the_store_or_the_cache_fails_once() {
             let full = matches!(error, Error::Store(StoreError::Full { .. }) | Error::Cache { .. });
             assert!(full || fault != fail(Errno::NOSPC), "{context}: {error}");
         } else {
-            // The snapshot is there; what could not be kept in the cache is worth a notice.
-            assert!(problems.iter().all(|p| p.kind == ProblemKind::Notice), "{context}");
+            // The snapshot is there; what could not be kept in the cache is worth a notice, a run that could not be
+            // read is told as damage.
+            let minor = [ProblemKind::Notice, ProblemKind::Damage];
+            let told = problems.iter().all(|problem| minor.contains(&problem.kind));
+            assert!(told, "{context}: {problems:?}");
             bench.assert_restores(&wanted, &ALL, context);
         }
         bench.assert_clean(context);
@@ -308,7 +293,8 @@ fn a_backup_dies_at_every_call() {
 fn every_call_of_a_restore_fails_once() {
     let bench = Bench::new();
     let wanted = picture(&bench.source);
-    bench.back_up(&bench.source).0.unwrap();
+    // By its id: "latest" is the one before if the newest is gone when it is looked at.
+    let id = bench.back_up(&bench.source).0.unwrap().snapshot.unwrap().to_string();
     let fresh = || {
         let target = memory_dir();
         // Things in the way, and one file that differs.
@@ -318,7 +304,7 @@ fn every_call_of_a_restore_fails_once() {
     };
     let order = {
         let target = fresh();
-        calls(|| drop(bench.restore(target.path())))
+        calls(|| drop(bench.restore(&id, target.path())))
     };
     let kinds = [
         fail(Errno::IO),
@@ -329,7 +315,8 @@ fn every_call_of_a_restore_fails_once() {
     ];
     each_fault(&order, &kinds, &mut |number, fault, context| {
         let target = fresh();
-        let (report, problems) = failing(number, fault, |_| true, || bench.restore(target.path()));
+        let (report, problems) =
+            failing(number, fault, |_| true, || bench.restore(&id, target.path()));
         let lost = bench.paths(&problems, &[ProblemKind::NotRestored]);
         let without_metadata = bench.paths(&problems, &[ProblemKind::Metadata]);
         let told =
@@ -339,7 +326,7 @@ fn every_call_of_a_restore_fails_once() {
             let counted = (report.failed as usize, report.warnings as usize);
             assert_eq!(counted, (lost.len(), without_metadata.len()), "{context}: {problems:?}");
         }
-        let (report, problems) = bench.restore(target.path());
+        let (report, problems) = bench.restore(&id, target.path());
         report.unwrap_or_else(|error| panic!("{context}: the next restore: {error}"));
         assert_eq!(problems, [], "{context}: the next restore");
         assert_honest(&wanted, &picture(target.path()), &ALL, context);
@@ -353,7 +340,7 @@ fn every_call_of_a_check_fails_once() {
     let bench = Bench::new();
     bench.back_up(&bench.source).0.unwrap();
     let order = calls(|| drop(bench.check()));
-    let mut clean = Vec::new();
+    let (mut clean, mut calls_clean) = (Vec::new(), BTreeSet::new());
     each_fault(
         &order,
         &[fail(Errno::IO), fail(Errno::NOENT), Fault::Short],
@@ -361,6 +348,7 @@ fn every_call_of_a_check_fails_once() {
             let report = failing(n, fault, |_| true, || bench.check());
             if report.is_ok_and(|report| report.damages.is_empty()) {
                 clean.push(context.to_owned());
+                calls_clean.insert(n);
             }
         },
     );
@@ -368,6 +356,6 @@ fn every_call_of_a_check_fails_once() {
         ["store open", "store read", "map"].iter().any(|call| context.starts_with(call))
     };
     assert_eq!(clean.iter().filter(excused).count(), clean.len(), "{clean:#?}");
-    assert!(clean.len() < order.len() / 8, "{clean:#?}");
+    assert!(calls_clean.len() < order.len() / 6, "{clean:#?}");
     bench.assert_clean("in the end");
 }

@@ -226,3 +226,32 @@ pub fn assert_honest(wanted: &Picture, found: &Picture, told: &Told, context: &s
         assert_eq!(facts, *other, "{context}: {name:?}");
     }
 }
+
+/// Each operation meets every fault with `STRONGROOM_ALL_FAULTS` set, else one in `one_in` of them meets one by turns.
+pub fn faults_of<T: Copy>(number: usize, one_in: usize, kinds: &[T]) -> Vec<T> {
+    match std::env::var_os("STRONGROOM_ALL_FAULTS") {
+        Some(_) => kinds.to_vec(),
+        None if number % one_in == 0 => vec![kinds[number % kinds.len()]],
+        None => Vec::new(),
+    }
+}
+
+pub fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let to = to.join(entry.file_name());
+        match entry.file_type().unwrap().is_dir() {
+            true => copy_folder(&entry.path(), &to),
+            false => drop(std::fs::copy(entry.path(), to).unwrap()),
+        }
+    }
+}
+
+/// A store of its own with the same objects.
+pub fn copy_objects(store: &MemoryStore) -> MemoryStore {
+    let copy = MemoryStore::new();
+    for name in store.names() {
+        copy.put_if_absent(&name, &store.get(&name, u64::MAX).unwrap()).unwrap();
+    }
+    copy
+}
