@@ -253,6 +253,10 @@ impl Store for LocalStore {
         }
     }
 
+    fn sweep(&self, older_than: Duration) -> Result<u64, StoreError> {
+        self.sweep_temporaries(older_than)
+    }
+
     fn describe(&self) -> String {
         self.root.path.display().to_string()
     }

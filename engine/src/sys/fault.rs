@@ -2,9 +2,10 @@
 //! target, a local store or the client's cache asks here first. Built only for tests (the feature `faults`, which
 //! nothing but the engine's own tests turns on); else it is nothing at all.
 //!
-//! A plan belongs to a thread and sees the calls of that thread in order, so with one thread (`Env::seeded`) the same
-//! plan over the same run fails the same call. What a call is named says where it belongs: `source read`,
-//! `target write`, `store sync`, `cache write`. Deliberately absent: faults in the middle of what the kernel makes atomic.
+//! A plan belongs to a thread and sees the calls of that thread in order, so with one thread
+//! (`Env::seeded`) the same plan over the same run fails the same call. What a call is named says where
+//! it belongs: `source read`, `target write`, `store sync`, `cache write`. Deliberately absent: faults in
+//! the middle of what the kernel makes atomic.
 
 use std::io;
 
