@@ -178,7 +178,7 @@ fn cast(class: Class, rng: &mut Rng) -> Vec<Part> {
             &[Step::Forget, Step::Hold, Step::Release, Step::Prune],
         ];
         for _ in 0..2 + rng.below(2) {
-            parts.push(part(rng.pick(&[KEY, ADMIN]), rng.pick(&mixes), 1 + rng.below(4)));
+            parts.push(part(rng.pick(&[KEY, ADMIN]), *rng.pick(&mixes), 1 + rng.below(4)));
         }
     }
     parts
