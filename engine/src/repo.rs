@@ -3,6 +3,8 @@
 
 pub mod adopt;
 pub(crate) mod control;
+pub mod damage;
+mod despite;
 pub mod fetch;
 pub mod init;
 pub mod journal;
@@ -13,6 +15,7 @@ pub mod pack_file;
 pub mod packer;
 pub mod parallel;
 pub mod records;
+pub(crate) mod seen;
 pub mod segment;
 pub mod session;
 pub mod snapshots;

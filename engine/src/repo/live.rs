@@ -87,13 +87,22 @@ impl<'a> Places<'a> {
 
     /// Every copy that can be relied on. One frame may be named by several runs.
     pub fn copies(&self, id: &ChunkId) -> Vec<At> {
+        self.copies_that(id, false)
+    }
+
+    /// Those in frames that are recorded as damaged.
+    pub fn damaged_copies(&self, id: &ChunkId) -> Vec<At> {
+        if self.index.packs().damaged.is_empty() { Vec::new() } else { self.copies_that(id, true) }
+    }
+
+    fn copies_that(&self, id: &ChunkId, are_damaged: bool) -> Vec<At> {
         let damaged = &self.index.packs().damaged;
         let mut copies = Vec::new();
         for (segment, held) in self.segments.iter().enumerate() {
             if held.may_hold(id) {
                 let places = held.run().find(id).filter(|place| {
                     self.is_usable(segment, place.frame.pack)
-                        && !damaged.contains(&(place.pack.id, place.frame.offset))
+                        && damaged.contains(&(place.pack.id, place.frame.offset)) == are_damaged
                 });
                 copies.extend(places.map(|place| At { segment, place }));
             }

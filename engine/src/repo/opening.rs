@@ -16,8 +16,10 @@ use crate::format::repo::RepoFile;
 use crate::format::roster::{Link, State, Trust, validate_next};
 use crate::format::slot::{Bundle, Role, Slot, Unlock};
 use crate::repo::Repo;
+use crate::repo::despite::{Despite, PassedOver};
 use crate::repo::lookup::{Index, Packs, Trusted};
 use crate::repo::records::{RECORD_BYTES_MAX, RUN_BYTES_MAX, object_name};
+use crate::repo::seen::check_roster;
 use crate::store::{Store, StoreError};
 
 /// How often the store is listed anew when runs vanish under us.
@@ -58,6 +60,9 @@ impl Repo {
                     .map_err(|source| Error::Cache { path, source })
             })
             .transpose()?;
+        if let Some(cache) = &cache {
+            check_roster(cache, &roster, roster_hash)?;
+        }
         let signing = bundle.signing_key();
         let (id_key, refid_key) = (bundle.keys.id_key(), bundle.keys.refid_key());
         let secrets = Mutex::new(HashMap::new());
@@ -79,13 +84,18 @@ impl Repo {
         })
     }
 
-    /// The index for reading: every run that can be read, every pack that is there.
+    /// The index: every run, every pack that is there. A run or record that is damaged is an error.
     pub fn index(&self) -> Result<Index> {
+        Ok(self.index_despite(Despite::Nothing)?.0)
+    }
+
+    pub(crate) fn index_despite(&self, despite: Despite) -> Result<(Index, PassedOver)> {
         // A run that was merged away between listing and reading stands in another run, which may be too new for the
         // listing that we have: so everything is listed again.
         for _ in 0..LISTINGS_MAX {
-            if let Some(index) = self.index_as_listed()? {
-                return Ok(index);
+            let mut damaged = PassedOver::new(despite);
+            if let Some(index) = self.index_as_listed(&mut damaged)? {
+                return Ok((index, damaged));
             }
         }
         let cause = "its index runs vanish as fast as they are listed".to_owned();
@@ -93,21 +103,30 @@ impl Repo {
     }
 
     /// `None`: a run that was listed is gone.
-    fn index_as_listed(&self) -> Result<Option<Index>> {
+    fn index_as_listed(&self, damaged: &mut PassedOver) -> Result<Option<Index>> {
         let mut packs = Packs::default();
-        self.read_retired(&mut packs)?;
+        let retired = self.read_retired(&mut packs);
+        damaged.take(Despite::Retired, "retired", retired)?;
         self.store().list("packs", &mut |name, len| {
             if let Some(id) = from_hex(name.last()) {
                 packs.listed.insert(PackId(id), len);
             }
         })?;
-        self.read_attested(&mut packs)?;
-        self.read_damaged(&mut packs)?;
+        // Verdicts are kept for ever; what is gone need not be remembered.
+        let Packs { listed, condemned, doomed, .. } = &mut packs;
+        condemned.retain(|id| listed.contains_key(id));
+        doomed.retain(|id| listed.contains_key(id));
+        self.read_attested(&mut packs, damaged)?;
+        self.read_damaged(&mut packs, damaged)?;
         let runs = self.cache().map(|cache| cache.join("runs"));
         let index = Index::new(packs, self.trusted(), runs);
         let names = self.object_hashes("index")?;
         for name in &names {
-            if !index.add_cached(name) && !self.fetch_run(&index, name)? {
+            if index.add_cached(name) {
+                continue;
+            }
+            let fetched = self.fetch_run(&index, name);
+            if damaged.take(Despite::Runs, &format!("index/{name}"), fetched)? == Some(false) {
                 return Ok(None);
             }
         }
@@ -143,6 +162,7 @@ impl Repo {
 
     /// Packs in undecided proposals and in verdicts.
     fn read_retired(&self, packs: &mut Packs) -> Result<()> {
+        packs.verdicts = self.verdicts()?;
         for generation in self.retired()?.into_values() {
             match (generation.verdict, generation.proposal) {
                 (Some(verdict), _) => {
@@ -157,24 +177,35 @@ impl Repo {
         Ok(())
     }
 
-    fn read_attested(&self, packs: &mut Packs) -> Result<()> {
+    fn read_attested(&self, packs: &mut Packs, damaged: &mut PassedOver) -> Result<()> {
         for id in self.object_hashes("attest")? {
             let name = format!("attest/{id}");
-            let read = self.read(Kind::Attestation, &name, RECORD_BYTES_MAX)?;
-            packs.attested.extend(Attestation::from_cbor(&read.body).named(&name)?.packs);
+            let read = self.read(Kind::Attestation, &name, RECORD_BYTES_MAX);
+            let attested = read.and_then(|read| Attestation::from_cbor(&read.body).named(&name));
+            packs.attested.extend(
+                damaged.take(Despite::Records, &name, attested)?.into_iter().flat_map(|a| a.packs),
+            );
         }
         Ok(())
     }
 
-    fn read_damaged(&self, packs: &mut Packs) -> Result<()> {
+    fn read_damaged(&self, packs: &mut Packs, damaged: &mut PassedOver) -> Result<()> {
         for id in self.object_hashes("damaged")? {
             let name = format!("damaged/{id}");
-            let read = self.read(Kind::Damage, &name, RECORD_BYTES_MAX)?;
-            let (_, body) = self.open_sealed(Kind::Damage, &name, &read.body)?;
-            let frames = Damage::from_cbor(&body).named(&name)?.frames;
-            packs.damaged.extend(frames.iter().map(|frame| (frame.pack, frame.offset)));
+            match damaged.take(Despite::Records, &name, self.damage(&name))? {
+                Some(found) => packs
+                    .damaged
+                    .extend(found.frames.iter().map(|frame| (frame.pack, frame.offset))),
+                None => packs.unsure = true,
+            }
         }
         Ok(())
+    }
+
+    fn damage(&self, name: &str) -> Result<Damage> {
+        let read = self.read(Kind::Damage, name, RECORD_BYTES_MAX)?;
+        let (_, body) = self.open_sealed(Kind::Damage, name, &read.body)?;
+        Damage::from_cbor(&body).named(name)
     }
 
     /// Packs of our own, of owners, and attested ones (DESIGN.md, 5).

@@ -84,7 +84,7 @@ impl Repo {
         Ok((id, bytes.len() as u64))
     }
 
-    fn signed(&self, kind: Kind, body: &[u8], name: &str) -> Vec<u8> {
+    pub(super) fn signed(&self, kind: Kind, body: &[u8], name: &str) -> Vec<u8> {
         let signers = [(self.identity(), self.roster().number, self.signing())];
         Record::build(kind, body, name, &signers, self.id())
     }
@@ -117,10 +117,9 @@ impl Repo {
     }
 
     pub(crate) fn check(&self, kind: Kind, name: &str, bytes: &[u8]) -> Result<Read> {
+        // First of all: a version or kind that rotted must not pass for a newer one.
+        check_rot(name, bytes).named(name)?;
         let record = Record::parse(bytes, &[kind]).named(name)?;
-        if !kind.stated() {
-            check_rot(name, bytes).named(name)?;
-        }
         let (author, role) = self.verify(&record, name)?;
         let (body, stored_bytes) = (record.body.to_vec(), bytes.len() as u64);
         Ok(Read { body, author, role, hash: hash(bytes), stored_bytes })

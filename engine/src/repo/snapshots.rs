@@ -2,11 +2,13 @@
 
 use crate::error::{Error, Named, Result};
 use crate::format::id::{SessionId, hash};
-use crate::format::record::{Kind, Record};
+use crate::format::record::{Kind, Record, check_rot};
 use crate::format::seal::Recipient;
+use crate::format::session::Session;
 use crate::format::snapshot::Snapshot;
 use crate::repo::Repo;
-use crate::repo::records::RECORD_BYTES_MAX;
+use crate::repo::damage::is_proof;
+use crate::repo::records::{RECORD_BYTES_MAX, is_not_found};
 use crate::store::StoreError;
 
 #[derive(Debug, Clone)]
@@ -21,14 +23,59 @@ pub struct SnapshotInfo {
 }
 
 impl Repo {
-    /// Every live snapshot that can be read, oldest first. One that cannot be read is an error that names it.
+    /// Every live snapshot, oldest first. One that cannot be read is an error that names it, and so is a record that
+    /// says which are live.
     pub fn snapshots(&self) -> Result<Vec<SnapshotInfo>> {
-        let mut snapshots = Vec::new();
-        for id in self.live_snapshot_ids()? {
-            snapshots.extend(self.snapshot(&id)?);
+        let (snapshots, damaged) = self.read_snapshots(self.live_snapshot_ids()?)?;
+        damaged.into_iter().next().map_or(Ok(snapshots), |(_, error)| Err(error))
+    }
+
+    /// Snapshots for reading: live ones that can be read, oldest first, and those that are damaged. If it cannot be
+    /// said which are live, all that are there.
+    pub fn snapshots_despite(&self) -> Result<(Vec<SnapshotInfo>, Vec<(SessionId, Error)>)> {
+        self.read_snapshots(self.readable_ids()?)
+    }
+
+    fn readable_ids(&self) -> Result<Vec<SessionId>> {
+        match self.live_snapshot_ids() {
+            Err(error) if is_proof(&error) => self.session_ids("snapshots"),
+            ids => ids,
+        }
+    }
+
+    fn read_snapshots(
+        &self,
+        ids: Vec<SessionId>,
+    ) -> Result<(Vec<SnapshotInfo>, Vec<(SessionId, Error)>)> {
+        let (mut snapshots, mut damaged) = (Vec::new(), Vec::new());
+        for id in ids {
+            match self.snapshot(&id) {
+                Err(error) if is_proof(&error) || is_not_found(&error) => damaged.push((id, error)),
+                snapshot => snapshots.extend(snapshot?),
+            }
         }
         snapshots.sort_by_key(|info| (info.snapshot.time_ns, info.id));
-        Ok(snapshots)
+        Ok((snapshots, damaged))
+    }
+
+    /// The newest live snapshot. If one is damaged that may be newer, that is the error.
+    fn latest_snapshot(&self) -> Result<Option<SnapshotInfo>> {
+        let (mut snapshots, damaged) = self.snapshots_despite()?;
+        let latest = snapshots.pop();
+        let time_ns = latest.as_ref().map_or(i64::MIN, |info| info.snapshot.time_ns);
+        // A session is announced when its backup begins, which is the time of its snapshot.
+        let is_older =
+            |id: &SessionId| self.session_time(id).is_ok_and(|announced| announced < time_ns);
+        match damaged.into_iter().find(|(id, _)| !is_older(id)) {
+            Some((_, error)) => Err(error),
+            None => Ok(latest),
+        }
+    }
+
+    fn session_time(&self, id: &SessionId) -> Result<i64> {
+        let name = format!("sessions/{id}");
+        let read = self.read(Kind::Session, &name, RECORD_BYTES_MAX)?;
+        Ok(Session::from_cbor(&read.body).named(&name)?.time_ns)
     }
 
     /// Sessions whose snapshot counts; tombstones are still among them.
@@ -44,6 +91,7 @@ impl Repo {
             bytes => bytes?,
         };
         let kinds = [Kind::Snapshot, Kind::Tombstone];
+        check_rot(&name, &bytes).named(&name)?;
         if Record::parse(&bytes, &kinds).named(&name)?.kind == Kind::Tombstone {
             self.check(Kind::Tombstone, &name, &bytes)?;
             return Ok(None);
@@ -65,10 +113,10 @@ impl Repo {
     pub fn find_snapshot(&self, wanted: &str) -> Result<SnapshotInfo> {
         let none = || Error::NoSnapshot { wanted: wanted.to_owned() };
         if wanted == "latest" {
-            return self.snapshots()?.pop().ok_or_else(none);
+            return self.latest_snapshot()?.ok_or_else(none);
         }
         let wanted_lower = wanted.to_ascii_lowercase();
-        let mut found: Vec<SessionId> = self.live_snapshot_ids()?;
+        let mut found: Vec<SessionId> = self.readable_ids()?;
         found.retain(|id| !wanted_lower.is_empty() && id.to_string().starts_with(&wanted_lower));
         match found[..] {
             [] => Err(none()),
@@ -91,8 +139,8 @@ impl Repo {
         if !self.reads(Recipient::Meta) {
             return Ok((0, None));
         }
-        let ours =
-            self.snapshots()?.into_iter().filter(|info| info.snapshot.author == self.identity());
+        let (snapshots, _) = self.snapshots_despite()?;
+        let ours = snapshots.into_iter().filter(|info| info.snapshot.author == self.identity());
         let last = ours.max_by_key(|info| info.snapshot.sequence);
         Ok(last.map_or((0, None), |info| (info.snapshot.sequence, Some(info.hash))))
     }

@@ -7,11 +7,12 @@ use super::Check;
 use super::objects::{Control, Listing};
 use crate::error::{Named, Result};
 use crate::format::id::{SessionId, hash};
-use crate::format::record::{Kind, Record};
+use crate::format::record::{Kind, Record, check_rot};
 use crate::format::seal::Recipient;
 use crate::format::snapshot::Directory;
 use crate::repo::SnapshotInfo;
 use crate::repo::records::{RECORD_BYTES_MAX, is_not_found};
+use crate::repo::seen::VANISHED;
 
 #[derive(Default)]
 pub struct Live {
@@ -59,6 +60,10 @@ pub fn check(check: &Check, listing: &Listing, control: &Control) -> Result<Live
             Err(Some(damage)) => check.findings.costs(damage, id, None),
         }
     }
+    let vanished = check.findings.take("snapshots", check.repo.vanished())?;
+    for id in vanished.into_iter().flatten() {
+        check.findings.damage(&format!("snapshots/{id}"), VANISHED);
+    }
     chains.check(check);
     chains.check_own(check, listing);
     Ok(live)
@@ -68,6 +73,7 @@ pub fn check(check: &Check, listing: &Listing, control: &Control) -> Result<Live
 fn read(check: &Check, name: &str, known: &mut HashSet<[u8; 32]>) -> Result<Kind> {
     let bytes = check.repo.get(name, RECORD_BYTES_MAX)?;
     check.read(bytes.len() as u64);
+    check_rot(name, &bytes).named(name)?;
     let kind = Record::parse(&bytes, &[Kind::Snapshot, Kind::Tombstone]).named(name)?.kind;
     check.repo.check(kind, name, &bytes)?;
     known.insert(hash(&bytes));

@@ -115,10 +115,11 @@ fn keep(
     });
     let best = *best.ok_or_else(|| lost(id))?;
     let attested = packs.attested.contains(&best.pack());
-    for at in &copies {
+    // A copy that is recorded as damaged is let go by the same rule: anybody may have recorded it.
+    for at in copies.iter().chain(&places.damaged_copies(id)) {
         let same = at.pack() == best.pack() && at.place.frame.offset == best.place.frame.offset;
         let droppable = attested || at.place.pack.author == best.place.pack.author;
-        if same || !droppable {
+        if same || !droppable || packs.unsure {
             kept[at.segment].set(at.place.frame_index);
             keep_bases(places, alive, kept, at)?;
         }

@@ -16,7 +16,7 @@ use crate::store::Put;
 
 use super::choose::{Chosen, PackUse, choose};
 use super::state::State;
-use super::{Prune, PruneReport, merge, relocate};
+use super::{Prune, PruneReport, decide, merge, relocate};
 
 /// Keeps a proposal within the limit of a record, 64 MiB; the rest goes in the next generation.
 const PACKS_MAX: usize = 500_000;
@@ -28,6 +28,8 @@ const MOVER: &str = "mover";
 pub fn propose(prune: &Prune, retired: &Retired, report: &mut PruneReport) -> Result<Option<u32>> {
     if !prune.options.dry_run {
         close_dead_mover(prune)?;
+        // What a dead session left can only be proposed once the session is closed.
+        decide::settle(prune, report)?;
     }
     let (state, live) = State::marked(prune)?;
     let open = state.open_sessions(prune)?;

@@ -11,6 +11,7 @@ use crate::repo::control::Liveness;
 use crate::repo::live::{self, Live, Places};
 use crate::repo::lookup::Index;
 use crate::repo::records::is_not_found;
+use crate::repo::seen::VANISHED;
 
 use super::Prune;
 
@@ -38,8 +39,11 @@ impl State {
         }
     }
 
-    fn read(prune: &Prune) -> Result<Self> {
+    pub fn read(prune: &Prune) -> Result<Self> {
         let repo = prune.repo;
+        if let Some(id) = repo.vanished()?.first() {
+            return Err(Error::Rollback { what: format!("snapshots/{id}: {VANISHED}") });
+        }
         let liveness = repo.liveness()?;
         let mut infos = Vec::new();
         for id in &liveness.live {
@@ -51,7 +55,7 @@ impl State {
         }
         chains_are_whole(prune, &infos, &liveness)?;
         let roots = infos.iter().map(|info| (info.id, info.snapshot.root)).collect();
-        Ok(Self { liveness, roots, index: repo.index()? })
+        Ok(Self { liveness, roots, index: repo.index_for_deleting(prune.watch)? })
     }
 
     /// Sessions that may still commit. Listed after the packs: whoever wrote a pack that was listed
