@@ -80,7 +80,6 @@ impl Control {
         let forgotten = self.forgotten.contains_key(snapshot) && !self.held.contains(snapshot);
         !forgotten && !self.doomed_snapshots.contains(snapshot)
     }
->>>>>>> sim
 }
 
 /// Collected by several threads.
@@ -173,103 +172,6 @@ fn take_in(collected: &mut Collected, kind: Kind, name: &str, body: &[u8]) -> Re
             collected.control.damaged.extend(damaged);
             Ok(())
         }
-}
-
-/// Collected by several threads.
-#[derive(Default)]
-struct Collected {
-    control: Control,
-    holds: HashMap<HoldId, SessionId>,
-    released: HashSet<HoldId>,
-}
-
-/// Checks every record of the listing.
-pub fn check_records(check: &Check, listing: &Listing) -> Result<Control> {
-    let collected = Mutex::<Collected>::default();
-    parallel::each(
-        check.threads(),
-        &listing.others,
-        || (),
-        |(), name| {
-            check.go_on()?;
-            check.watch.current(name.as_bytes());
-            match record(check, name, &collected) {
-                // Deleted between listing and reading. What never was listed is missed by those who need it.
-                Err(error) if is_not_found(&error) && name != "repo.cbor" => Ok(()),
-                checked => check.findings.take(name, checked).map(drop),
-            }
-        },
-    )?;
-    let Collected { mut control, holds, released } =
-        collected.into_inner().expect("no panic holds this lock");
-    let held = holds.into_iter().filter(|(hold, _)| !released.contains(hold));
-    control.held.extend(held.map(|(_, snapshot)| snapshot));
-    Ok(control)
-}
-
-fn record(check: &Check, name: &str, collected: &Mutex<Collected>) -> Result<()> {
-    let kind = *kinds_at(name).first().expect("only names of ours are listed");
-    match kind {
-        Kind::Repo => return repo_file(check, name),
-        Kind::Slot => return slot(check, name),
-        // The chain has a file of its own.
-        Kind::Roster => return Ok(()),
-        _ => {}
-    }
-    let read = check.repo.read(kind, name, RECORD_BYTES_MAX)?;
-    check.read(read.stored_bytes);
-    let body = opened(check, kind, name, &read)?;
-    let mut collected = collected.lock().expect("no panic holds this lock");
-    take_in(&mut collected, kind, name, &body)
-}
-
-/// The CBOR of a record, opened if it is sealed to INDEX, which every role can read.
-fn opened(check: &Check, kind: Kind, name: &str, read: &Read) -> Result<Vec<u8>> {
-    match kind {
-        Kind::Forgotten | Kind::Hold | Kind::Release | Kind::Damage => {
-            Ok(check.repo.open_sealed(kind, name, &read.body)?.1)
-        }
-        _ => Ok(read.body.clone()),
-    }
-}
-
-fn take_in(collected: &mut Collected, kind: Kind, name: &str, body: &[u8]) -> Result<()> {
-    match kind {
-        Kind::Session => same_id(name, Session::from_cbor(body).named(name)?.session),
-        Kind::Seals => same_id(name, Seals::from_cbor(body).named(name)?.session),
-        Kind::Forgotten => {
-            let forgotten = Forgotten::from_cbor(body).named(name)?;
-            let (snapshot, stored) = (forgotten.snapshot, forgotten.stored_hash);
-            collected.control.forgotten.insert(snapshot, stored);
-            same_id(name, snapshot)
-        }
-        Kind::Hold => {
-            let hold = Hold::from_cbor(body).named(name)?;
-            let id = name.rsplit('/').next().and_then(HoldId::from_hex);
-            collected.holds.extend(id.map(|id| (id, hold.snapshot)));
-            Ok(())
-        }
-        Kind::Release => {
-            collected.released.insert(Release::from_cbor(body).named(name)?.hold);
-            Ok(())
-        }
-        Kind::Proposal => condemn(collected, Proposal::from_cbor(body).named(name)?.doomed),
-<<<<<<< HEAD
-        Kind::Verdict => condemn(collected, Verdict::from_cbor(body).named(name)?.doomed),
-        Kind::Damage => {
-            let frames = Damage::from_cbor(body).named(name)?.frames;
-            let damaged = frames.iter().map(|frame| (frame.pack, frame.offset));
-            collected.control.damaged.extend(damaged);
-            Ok(())
-        }
-=======
-        Kind::Verdict => {
-            let doomed = Verdict::from_cbor(body).named(name)?.doomed;
-            collected.control.doomed_snapshots.extend(doomed.snapshots.iter().copied());
-            condemn(collected, doomed)
-        }
-        Kind::Damage => Damage::from_cbor(body).named(name).map(drop),
->>>>>>> sim
         Kind::Attestation => Attestation::from_cbor(body).named(name).map(drop),
         _ => Ok(()),
     }
