@@ -19,6 +19,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
+#[cfg(test)]
+mod power_loss;
 mod temporary;
 
 use self::temporary::{Temporary, is_temporary, unique};
@@ -234,6 +236,8 @@ impl Store for LocalStore {
                 .and_then(|()| self.root.folder(folder))
                 .and_then(rustix::fs::fsync);
             synced.map_err(|error| path_error(folder, "make durable", error))?;
+            #[cfg(test)]
+            power_loss::note(power_loss::Effect::SyncedFolder(folder.clone()));
         }
         Ok(())
     }

@@ -64,7 +64,7 @@ fn free_all(repo: &Repo) -> Result<(), String> {
         if report.generation.is_none() && report.waiting_for.is_empty() {
             let garbage = (report.packs_doomed, report.bytes_unused);
             return match garbage {
-                (0, 0) | (0, _) => Ok(()),
+                (0, 0) => Ok(()),
                 _ => Err(format!("prune leaves garbage: {report:?}")),
             };
         }

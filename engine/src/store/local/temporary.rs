@@ -12,6 +12,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
+#[cfg(test)]
+use super::power_loss;
 use super::{Root, path_error, refused};
 use crate::store::{ObjectName, Put, Staged, StoreError, TEMPORARY_FOLDER};
 use crate::sys::fault;
@@ -57,9 +59,14 @@ impl Temporary {
         }
         let failed = |op| move |error| StoreError::from_io(name.as_str(), op, error);
         fault::pass("store sync").and_then(|()| self.file.sync_data()).map_err(failed("write"))?;
+        #[cfg(test)]
+        power_loss::note(power_loss::Effect::SyncedContent(self.name.clone()));
         let folder = self.root.make_folder(name.folder());
         let folder = folder.map_err(|error| path_error(name.as_str(), "make the folder of", error));
-        match self.give_name(&folder?, name.last()) {
+        let named = self.give_name(&folder?, name.last());
+        #[cfg(test)]
+        power_loss::note(power_loss::Effect::Named(self.name.clone(), name.to_string()));
+        match named {
             Ok(()) => Ok(Put::Created),
             Err(Errno::EXIST) => self.settle(name),
             Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => Err(StoreError::NotSuitable {
@@ -104,6 +111,8 @@ impl Temporary {
 
 impl Staged for Temporary {
     fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        #[cfg(test)]
+        power_loss::note(power_loss::Effect::Wrote(self.name.clone()));
         fault::write("store write", bytes, |bytes| self.file.write_all(bytes)).map_err(|error| {
             StoreError::from_io(&format!("{TEMPORARY_FOLDER}/{}", self.name), "write", error)
         })
