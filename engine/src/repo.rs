@@ -98,6 +98,11 @@ impl Repo {
         self.roster_hash
     }
 
+    /// Was there a valid roster of this number when the repository was opened?
+    pub(crate) fn knows_roster(&self, number: u32) -> bool {
+        self.rosters.contains(&number)
+    }
+
     pub(crate) fn bundle(&self) -> &Bundle {
         &self.bundle
     }

@@ -2,6 +2,8 @@
 //! compared.
 #![allow(dead_code, reason = "each test uses a part of it")]
 
+pub mod hand;
+
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
