@@ -10,6 +10,7 @@ use crate::repo::Repo;
 use crate::repo::damage::is_proof;
 use crate::repo::records::{RECORD_BYTES_MAX, is_not_found, object_name};
 use crate::store::StoreError;
+use crate::sys::fault;
 
 #[derive(Debug, Clone)]
 pub struct SnapshotInfo {
@@ -154,7 +155,8 @@ impl Repo {
         let Some(cache) = self.cache() else { return Ok(()) };
         let (path, fresh) = (cache.join("chain"), cache.join("chain.new"));
         let chain = [&sequence.to_le_bytes()[..], &last].concat();
-        std::fs::write(&fresh, [&chain[..], &hash(&chain)].concat())
+        let chain = [&chain[..], &hash(&chain)].concat();
+        fault::write("cache write", &chain, |chain| std::fs::write(&fresh, chain))
             .and_then(|()| std::fs::rename(&fresh, &path))
             .map_err(|source| {
                 // The one before would make the next snapshot take this one's place in the chain.

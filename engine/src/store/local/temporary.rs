@@ -14,8 +14,9 @@ use rustix::io::Errno;
 
 #[cfg(test)]
 use super::power_loss;
-use super::{Root, path_error};
+use super::{Root, path_error, refused};
 use crate::store::{ObjectName, Put, Staged, StoreError, TEMPORARY_FOLDER};
+use crate::sys::fault;
 
 const OBJECT_MODE: Mode = Mode::RUSR;
 const CREATE_TEMPORARY: OFlags =
@@ -34,6 +35,9 @@ impl Temporary {
     pub(super) fn new(root: &Arc<Root>) -> Result<Self, StoreError> {
         root.check_exists()?;
         let failed = |error| path_error(TEMPORARY_FOLDER, "create a temporary in", error);
+        fault::pass("store create").map_err(|error| {
+            StoreError::from_io(TEMPORARY_FOLDER, "create a temporary in", error)
+        })?;
         let folder = root.make_folder(TEMPORARY_FOLDER).map_err(failed)?;
         loop {
             let name = unique() + SUFFIX;
@@ -54,7 +58,7 @@ impl Temporary {
             return Ok(Put::Existed);
         }
         let failed = |op| move |error| StoreError::from_io(name.as_str(), op, error);
-        self.file.sync_data().map_err(failed("write"))?;
+        fault::pass("store sync").and_then(|()| self.file.sync_data()).map_err(failed("write"))?;
         #[cfg(test)]
         power_loss::note(power_loss::Effect::SyncedContent(self.name.clone()));
         let folder = self.root.make_folder(name.folder());
@@ -74,6 +78,7 @@ impl Temporary {
     }
 
     fn give_name(&self, folder: &OwnedFd, last: &str) -> rustix::io::Result<()> {
+        refused("store link")?;
         let from = self.name.as_str();
         match rustix::fs::linkat(&self.folder, from, folder, last, AtFlags::empty()) {
             Err(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS) => self.rename(folder, last),
@@ -108,7 +113,7 @@ impl Staged for Temporary {
     fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
         #[cfg(test)]
         power_loss::note(power_loss::Effect::Wrote(self.name.clone()));
-        self.file.write_all(bytes).map_err(|error| {
+        fault::write("store write", bytes, |bytes| self.file.write_all(bytes)).map_err(|error| {
             StoreError::from_io(&format!("{TEMPORARY_FOLDER}/{}", self.name), "write", error)
         })
     }
