@@ -1,0 +1,98 @@
+//! What is explored: how many processes, which features, from which repository on.
+
+use crate::rules::{Rule, Rules};
+use crate::state::*;
+
+/// What is dropped of a generation that was carried out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Drop {
+    Nothing,
+    Proposals,
+    /// The lists of a verdict too; its name stays taken.
+    Lists,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    pub name: &'static str,
+    /// Chunks that each writer's source has (0: no such writer).
+    pub writers: [u8; PROCESSES],
+    pub restarts: u8,
+    pub pruners: usize,
+    pub generations: usize,
+    /// Frames of the packs that are there at the start, each with its own session, run and (if any chunks are given) snapshot.
+    pub packs: &'static [u8],
+    pub snapshots: &'static [u8],
+    pub forgets: u8,
+    pub fences: bool,
+    pub deltas: bool,
+    pub moves: bool,
+    pub merges: bool,
+    pub sweep_sessions: bool,
+    pub unlooked: bool,
+    pub holds: bool,
+    pub split_lists: bool,
+    /// What verdicts name may be there or not whenever somebody looks.
+    pub flicker: bool,
+    pub drop: Drop,
+    pub duplicates: u8,
+    pub damage: u8,
+    pub rules: Rules,
+}
+
+pub const BASE: Config = Config {
+    name: "base",
+    writers: [1, 1],
+    restarts: 0,
+    pruners: 2,
+    generations: 2,
+    packs: &[FULL_0],
+    snapshots: &[1],
+    forgets: 1,
+    fences: true,
+    deltas: false,
+    moves: false,
+    merges: false,
+    sweep_sessions: false,
+    unlooked: false,
+    holds: false,
+    split_lists: false,
+    flicker: true,
+    drop: Drop::Nothing,
+    duplicates: 0,
+    damage: 0,
+    rules: Rules::ALL,
+};
+
+impl Config {
+    pub fn without(self, rule: Rule) -> Config {
+        Config { rules: self.rules.without(rule), ..self }
+    }
+
+    pub fn start(&self) -> State {
+        let mut state = State::default();
+        for (i, &frames) in self.packs.iter().enumerate() {
+            state.put_pack(frames, i as u8);
+            state.put_run(bit(i));
+            state.create(SESSIONS, i);
+        }
+        state.sessions_used = self.packs.len() as u8;
+        for s in 0..self.packs.len() {
+            match self.snapshots.get(s).copied().unwrap_or(0) {
+                0 => state.tombstones |= bit(s),
+                needs => {
+                    state.needs[s] = needs;
+                    state.create(SNAPSHOTS, s);
+                    state.committed |= bit(s);
+                }
+            }
+        }
+        state.forgets_left = self.forgets;
+        state.duplicates_left = self.duplicates;
+        state.damage_left = self.damage;
+        for writer in &mut state.writers {
+            writer.restarts = self.restarts;
+        }
+        state
+    }
+}
