@@ -2,6 +2,7 @@
 
 use crate::rules::{Rule, Rules};
 use crate::state::*;
+use crate::writer;
 
 /// What is dropped of a generation that was carried out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,6 +38,8 @@ pub struct Config {
     pub drop: Drop,
     pub duplicates: u8,
     pub damage: u8,
+    /// Starts where generation 1 proposes pack 0 and snapshot 0, while writer 0 is about to commit what it found in that pack.
+    pub midway: bool,
     pub rules: Rules,
 }
 
@@ -61,6 +64,7 @@ pub const BASE: Config = Config {
     drop: Drop::Nothing,
     duplicates: 0,
     damage: 0,
+    midway: false,
     rules: Rules::ALL,
 };
 
@@ -92,6 +96,16 @@ impl Config {
         state.damage_left = self.damage;
         for writer in &mut state.writers {
             writer.restarts = self.restarts;
+        }
+        if self.midway {
+            let session = state.sessions_used;
+            state.forgotten |= 1;
+            state.generations[0].proposal = [1, 0, 1, 0];
+            state.create(RETIRED, 0);
+            state.create(SESSIONS, session as usize);
+            state.needs[session as usize] = self.writers[0];
+            state.sessions_used += 1;
+            state.writers[0] = Writer { pc: writer::COMMIT, session, ..state.writers[0] };
         }
         state
     }

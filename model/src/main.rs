@@ -1,42 +1,66 @@
 use std::time::{Duration, Instant};
 use stateright::{Checker, Model};
-use strongroom_model::{explore::*, config::*, protocol::Protocol, rules::Rule};
+use strongroom_model::{explore::*, config::*, protocol::Protocol, rules::Rule, state::*};
+
+fn feature(config: &mut Config, f: &str) {
+    let (k, v) = f.split_once('=').unwrap_or((f, "1"));
+    let n = v.parse::<u8>().unwrap_or(0);
+    match k {
+        "gens" => config.generations = n as usize,
+        "pruners" => config.pruners = n as usize,
+        "noflicker" => config.flicker = false,
+        "nofences" => config.fences = false,
+        "midway" => config.midway = true,
+        "split" => config.split_lists = true,
+        "dups" => config.duplicates = n,
+        "merges" => config.merges = true,
+        "moves" => config.moves = true,
+        "holds" => config.holds = true,
+        "deltas" => config.deltas = true,
+        "unlooked" => config.unlooked = true,
+        "sweep" => config.sweep_sessions = true,
+        "damage" => config.damage = n,
+        "restarts" => config.restarts = n,
+        "forgets" => config.forgets = n,
+        "w1" => config.writers[0] = n,
+        "w2" => config.writers[1] = n,
+        "lists" => config.drop = Drop::Lists,
+        "props" => config.drop = Drop::Proposals,
+        "packs" => { type P = (&'static [u8], &'static [u8]); let p: P = match v {
+            "f0" => (&[FULL_0], &[1]),
+            "f0f0" => (&[FULL_0, FULL_0], &[1, 1]),
+            "garbage" => (&[FULL_0], &[0]),
+            "half" => (&[FULL_0 | FULL_1], &[1]),
+            "half2" => (&[FULL_0 | FULL_1, FULL_0], &[3, 1]),
+            "two" => (&[FULL_0, FULL_1], &[1, 2]),
+            "delta" => (&[FULL_0, DELTA_1], &[1, 2]),
+            "mirror" => (&[FULL_0, FULL_1, DELTA_0 | DELTA_1], &[3, 0, 0]),
+            "mirror2" => (&[FULL_0 | DELTA_1, FULL_1 | DELTA_0], &[3, 0]),
+            _ => panic!("{v}"),
+        }; (config.packs, config.snapshots) = p; }
+        "off" => { for r in v.split('+') { *config = config.without(*Rule::ALL.iter().find(|x| format!("{x:?}") == r).unwrap()); } }
+        x => panic!("{x}"),
+    }
+}
 
 fn main() {
     let mut config = BASE;
-    let mut args = std::env::args().skip(1);
     let mut secs = 20;
-    let mut own = false;
-    while let Some(a) = args.next() {
-        let mut v = || args.next().unwrap();
-        match a.as_str() {
-            "--gens" => config.generations = v().parse().unwrap(),
-            "--pruners" => config.pruners = v().parse().unwrap(),
-            "--secs" => secs = v().parse().unwrap(),
-            "--off" => { let r = v(); config = config.without(*Rule::ALL.iter().find(|x| format!("{x:?}") == r).unwrap()); }
-            "--own" => own = true,
-            "--noflicker" => config.flicker = false,
-            "--split" => config.split_lists = true,
-            "--dups" => config.duplicates = v().parse().unwrap(),
-            "--merges" => config.merges = true,
-            "--moves" => config.moves = true,
-            "--holds" => config.holds = true,
-            "--restarts" => config.restarts = v().parse().unwrap(),
-            "--forgets" => config.forgets = v().parse().unwrap(),
-            "--w2" => config.writers[1] = v().parse().unwrap(),
-            "--lists" => config.drop = Drop::Lists,
-            "--props" => config.drop = Drop::Proposals,
-            x => panic!("{x}"),
+    let mut max = 400_000_000;
+    let mut own = true;
+    for a in std::env::args().skip(1) {
+        match a.split_once('=') {
+            Some(("secs", v)) => secs = v.parse().unwrap(),
+            Some(("max", v)) => max = v.parse().unwrap(),
+            _ if a == "trace" => own = false,
+            _ => feature(&mut config, &a),
         }
     }
     let t = Instant::now();
-    if own {
-        let o = explore(&Protocol { config }, Bounds { time: Duration::from_secs(secs), states_max: 400_000_000, liveness_every: 0 });
-        println!("states {} unique {} depth {} complete {} loss {} {:?}", o.states, o.unique, o.depth, o.complete, o.loss.is_some(), t.elapsed());
-        return;
-    }
-    let checker = Protocol { config }.checker().timeout(Duration::from_secs(secs)).spawn_bfs().join();
-    println!("{:?} states {} unique {} depth {} done {} {:?}", config.name, checker.state_count(), checker.unique_state_count(), checker.max_depth(), checker.is_done(), t.elapsed());
+    let o = explore(&Protocol { config }, Bounds { time: Duration::from_secs(secs), states_max: max, liveness_every: 0 });
+    println!("states {} unique {} depth {} complete {} loss {} {:?}", o.states, o.unique, o.depth, o.complete, o.loss.is_some(), t.elapsed());
+    if own || o.loss.is_none() { return; }
+    let checker = Protocol { config }.checker().spawn_bfs().join();
     for (name, path) in checker.discoveries() {
         println!("COUNTEREXAMPLE {name}");
         for (_, a) in path.into_vec() {

@@ -12,7 +12,7 @@ const PARENT: u8 = 4;
 const ANNOUNCE: u8 = 5;
 const PUT_PACK: u8 = 6;
 const PUT_RUN: u8 = 7;
-const COMMIT: u8 = 8;
+pub const COMMIT: u8 = 8;
 pub const DONE: u8 = 9;
 
 impl Protocol {
