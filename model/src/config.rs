@@ -32,6 +32,7 @@ pub struct Config {
     pub sweep_sessions: bool,
     pub unlooked: bool,
     pub holds: bool,
+    pub reader: bool,
     pub split_lists: bool,
     /// What verdicts name may be there or not whenever somebody looks.
     pub flicker: bool,
@@ -40,6 +41,8 @@ pub struct Config {
     pub damage: u8,
     /// Starts where generation 1 proposes pack 0 and snapshot 0, while writer 0 is about to commit what it found in that pack.
     pub midway: bool,
+    /// Each state is also run to quiescence.
+    pub liveness: bool,
     pub rules: Rules,
 }
 
@@ -59,12 +62,14 @@ pub const BASE: Config = Config {
     sweep_sessions: false,
     unlooked: false,
     holds: false,
+    reader: false,
     split_lists: false,
     flicker: true,
     drop: Drop::Nothing,
     duplicates: 0,
     damage: 0,
     midway: false,
+    liveness: false,
     rules: Rules::ALL,
 };
 

@@ -30,23 +30,23 @@ impl Hasher for Same {
 pub struct Bounds {
     pub time: Duration,
     pub states_max: usize,
-    /// Also run every n-th state to quiescence; 0: none.
-    pub liveness_every: u64,
 }
 
 #[derive(Debug, Default)]
 pub struct Outcome {
+    /// Steps taken, and different states among those they led to.
     pub states: u64,
     pub unique: usize,
+    /// Steps from the start to the deepest level that was explored in full.
     pub depth: usize,
+    /// Nothing is left to explore.
     pub complete: bool,
-    pub loss: Option<Box<State>>,
-    pub stuck: Option<(Box<State>, String)>,
-    pub quiesced: u64,
+    pub fault: Option<(Box<State>, &'static str)>,
 }
 
 pub fn explore(protocol: &Protocol, bounds: Bounds) -> Outcome {
     let begin = Instant::now();
+    let properties = protocol.properties();
     let mut outcome = Outcome::default();
     let mut known: HashSet<u64, BuildHasherDefault<Same>> = HashSet::default();
     let mut frontier = protocol.init_states();
@@ -62,15 +62,15 @@ pub fn explore(protocol: &Protocol, bounds: Bounds) -> Outcome {
                 if !known.insert(step.next.fingerprint()) {
                     continue;
                 }
-                if protocol.losses(&step.next) != 0 {
-                    outcome.loss = Some(Box::new(step.next));
+                if let Some(p) = properties.iter().find(|p| !(p.condition)(protocol, &step.next)) {
+                    outcome.fault = Some((Box::new(step.next), p.name));
                 }
                 next_frontier.push(step.next);
             }
             outcome.unique = known.len();
             expanded += 1;
             let late = expanded.is_multiple_of(4096) && begin.elapsed() > bounds.time;
-            if outcome.loss.is_some() || late || outcome.unique > bounds.states_max {
+            if outcome.fault.is_some() || late || outcome.unique > bounds.states_max {
                 return outcome;
             }
         }

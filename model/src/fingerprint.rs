@@ -50,6 +50,8 @@ impl State {
         bytes.put([self.duplicates_left, self.damage_left, self.forgets_left, self.holder]);
         self.writers.iter().for_each(|w| bytes.writer(w));
         self.pruners.iter().for_each(|p| bytes.pruner(p));
+        let r = self.reader;
+        bytes.put([r.pc, r.verdicts, r.runs, r.packs, u8::from(r.failed)]);
         for Look { kind, must, may } in self.looks {
             bytes.put([kind, must, may]);
         }

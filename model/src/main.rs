@@ -10,6 +10,8 @@ fn feature(config: &mut Config, f: &str) {
         "pruners" => config.pruners = n as usize,
         "noflicker" => config.flicker = false,
         "nofences" => config.fences = false,
+        "reader" => config.reader = true,
+        "live" => config.liveness = true,
         "midway" => config.midway = true,
         "split" => config.split_lists = true,
         "dups" => config.duplicates = n,
@@ -57,10 +59,11 @@ fn main() {
         }
     }
     let t = Instant::now();
-    let o = explore(&Protocol { config }, Bounds { time: Duration::from_secs(secs), states_max: max, liveness_every: 0 });
-    println!("states {} unique {} depth {} complete {} loss {} {:?}", o.states, o.unique, o.depth, o.complete, o.loss.is_some(), t.elapsed());
-    if own || o.loss.is_none() { return; }
-    let checker = Protocol { config }.checker().spawn_bfs().join();
+    let o = explore(&Protocol { config }, Bounds { time: Duration::from_secs(secs), states_max: max });
+    println!("states {} unique {} depth {} complete {} fault {:?} {:?}", o.states, o.unique, o.depth, o.complete, o.fault.as_ref().map(|f| f.1), t.elapsed());
+    if let Some((f, _)) = &o.fault { println!("quiesce: {:?}", Protocol { config }.quiesce(f)); }
+    if own || o.fault.is_none() { return; }
+    let checker = Protocol { config }.checker().finish_when(stateright::HasDiscoveries::Any).spawn_bfs().join();
     for (name, path) in checker.discoveries() {
         println!("COUNTEREXAMPLE {name}");
         for (_, a) in path.into_vec() {

@@ -4,6 +4,7 @@
 //! but the verdict for open sessions, which may be fenced at any time.
 
 use crate::config::{Config, Drop};
+use crate::pruner;
 use crate::rules::Rule;
 use crate::state::*;
 use stateright::{Model, Property};
@@ -115,6 +116,12 @@ impl Protocol {
         sure
     }
 
+    /// Packs that are retired, or about to be by a pruner that has read all it will read.
+    pub fn leaving(state: &State) -> u8 {
+        let judged = state.pruners.iter().filter(|p| p.pc == pruner::DECIDE);
+        judged.fold(state.doomed[PACKS], |all, p| all | p.verdict[PACKS])
+    }
+
     pub fn losses(&self, state: &State) -> u8 {
         let sure = self.surely(state);
         let sound = sure.have[PACKS] & !state.damaged;
@@ -124,7 +131,7 @@ impl Protocol {
     fn settle(&self, state: &mut State) {
         if state.excused != 0 {
             let sure = self.surely(state);
-            let sound = sure.have[PACKS] & !state.damaged;
+            let sound = sure.have[PACKS] & !state.damaged & !Self::leaving(state);
             state.excused &= Self::broken(&sure, state.excused, sound);
         }
         for g in 0..GENERATIONS {
@@ -157,6 +164,9 @@ impl Protocol {
         for number in 0..self.config.pruners {
             self.pruner(state, number, &mut Steps { out, who: "pruner", number });
         }
+        if self.config.reader {
+            self.reader(state, &mut Steps { out, who: "reader", number: 0 });
+        }
         self.world(state, &mut Steps { out, who: "world", number: 0 });
         for step in out.iter_mut() {
             self.settle(&mut step.next);
@@ -181,8 +191,21 @@ impl Model for Protocol {
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
-        vec![Property::<Self>::always("no live snapshot misses a chunk", |model, state| {
-            model.losses(state) == 0
-        })]
+        let mut properties = vec![
+            Property::<Self>::always("no live snapshot misses a chunk", |model, state| {
+                model.losses(state) == 0
+            }),
+        ];
+        if self.config.reader {
+            properties.push(Property::<Self>::always("a reader finds what is there", |_, state| {
+                !state.reader.failed
+            }));
+        }
+        if self.config.liveness {
+            properties.push(Property::<Self>::always("garbage can be freed", |model, state| {
+                state.excused != 0 || model.quiesce(state).is_ok()
+            }));
+        }
+        properties
     }
 }

@@ -54,6 +54,10 @@ rules! {
     MergeKeepsRows: "a merged run keeps the rows of all packs that are still there",
     DamagedNoCopy: "damaged frames are no sound copy when prune proposes",
     DamageReadAgain: "damage records are read again for the verdict",
+    FencesIdle: "prune fences sessions that are silent for long even when it has nothing to propose",
+    // Readers
+    ReaderLooksAgain: "a reader that finds a pack or run gone, or nothing at all, looks again",
+    ReaderChecksVerdicts: "… and reports damage only if no verdict has come since",
     // Holds
     HoldsReadAgain: "holds are read again for the verdict",
     ForgottenBeforeHolds: "forgotten records are read before holds",

@@ -92,6 +92,18 @@ pub struct Pruner {
     pub verdict: Names,
 }
 
+/// Somebody who reads snapshot 0.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Reader {
+    pub pc: u8,
+    /// Verdicts that were there before it looked.
+    pub verdicts: u8,
+    pub runs: u8,
+    pub packs: u8,
+    /// It reported a live snapshot as damaged.
+    pub failed: bool,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct State {
     pub have: [u8; KINDS],
@@ -119,6 +131,7 @@ pub struct State {
     pub holder: u8,
     pub writers: [Writer; PROCESSES],
     pub pruners: [Pruner; PROCESSES],
+    pub reader: Reader,
     pub looks: [Look; 2 * PROCESSES + 1],
     // Facts for the properties only.
     pub committed: u8,

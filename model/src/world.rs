@@ -3,7 +3,6 @@
 
 use crate::config::Drop;
 use crate::protocol::{Protocol, Steps};
-use crate::pruner;
 use crate::rules::Rule;
 use crate::state::*;
 
@@ -144,8 +143,7 @@ impl Protocol {
     /// Storage damages a pack, and it is recorded. What nobody could know in time is excused: copies that a pruner has retired already, or
     /// is about to after its last look at the damage records.
     fn damage(&self, state: &State, steps: &mut Steps<'_>) {
-        let judged = state.pruners.iter().filter(|p| p.pc == pruner::DECIDE);
-        let leaving = judged.fold(state.doomed[PACKS], |all, p| all | p.verdict[PACKS]);
+        let leaving = Self::leaving(state);
         for p in bits(state.have[PACKS] & !state.damaged) {
             let mut next = *state;
             next.damage_left -= 1;

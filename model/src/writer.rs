@@ -44,6 +44,7 @@ impl Protocol {
                 next.writers[number].pc = if lives { COMMIT } else { PACKS_READ };
                 if lives {
                     next.needs[writer.session as usize] = state.needs[0];
+                    next.writers[number].gone_packs = 0;
                 }
                 steps.push("looks at its parent", lives, next);
             }
@@ -108,7 +109,6 @@ impl Protocol {
             steps.push("read retired", seen, next);
             if self.config.unlooked && !(undecided && self.on(Rule::UnlookedNeedsDecided)) {
                 next.writers[number].pc = PARENT;
-                next.writers[number].gone_packs = 0;
                 steps.push("read retired, trusts its parent", seen, next);
             }
         });
@@ -178,9 +178,11 @@ impl Protocol {
         next.committed |= bit(session);
         // Damage that nobody had recorded when the writer looked is no fault of the protocol.
         let unknown = state.damaged & !writer.damaged;
-        let sound = state.have[PACKS] & !state.damaged;
-        let broken = Self::broken(&next, bit(session), sound);
-        next.excused |= broken & !Self::broken(&next, bit(session), sound | state.have[PACKS] & unknown);
+        let sure = self.surely(&next);
+        let sound = sure.have[PACKS] & !state.damaged & !Self::leaving(state);
+        let broken = Self::broken(&sure, bit(session), sound);
+        let believed = sound | sure.have[PACKS] & unknown;
+        next.excused |= broken & !Self::broken(&sure, bit(session), believed);
         next.writers[number] = if writer.store != 0 && !self.on(Rule::SnapshotLast) {
             Writer { pc: PUT_PACK, ..writer }
         } else {
