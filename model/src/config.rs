@@ -24,6 +24,8 @@ pub struct Config {
     /// Frames of the packs that are there at the start, each with its own session, run and (if any chunks are given) snapshot.
     pub packs: &'static [u8],
     pub snapshots: &'static [u8],
+    /// One run describes all packs of the start, instead of one each.
+    pub one_run: bool,
     pub forgets: u8,
     pub fences: bool,
     pub deltas: bool,
@@ -54,6 +56,7 @@ pub const BASE: Config = Config {
     generations: 2,
     packs: &[FULL_0],
     snapshots: &[1],
+    one_run: false,
     forgets: 1,
     fences: true,
     deltas: false,
@@ -82,8 +85,13 @@ impl Config {
         let mut state = State::default();
         for (i, &frames) in self.packs.iter().enumerate() {
             state.put_pack(frames, i as u8);
-            state.put_run(bit(i));
+            if !self.one_run {
+                state.put_run(bit(i));
+            }
             state.create(SESSIONS, i);
+        }
+        if self.one_run {
+            state.put_run(state.have[PACKS]);
         }
         state.sessions_used = self.packs.len() as u8;
         for s in 0..self.packs.len() {
@@ -93,6 +101,7 @@ impl Config {
                     state.needs[s] = needs;
                     state.create(SNAPSHOTS, s);
                     state.committed |= bit(s);
+                    state.put_once |= bit(s);
                 }
             }
         }

@@ -55,7 +55,7 @@ impl State {
         for Look { kind, must, may } in self.looks {
             bytes.put([kind, must, may]);
         }
-        bytes.put([self.committed, self.holds_promised, self.excused]);
+        bytes.put([self.put_once, self.committed, self.holds_promised, self.excused]);
         let mut hash = 0x9e37_79b9_7f4a_7c15u64;
         for pair in bytes.all.chunks_exact(16) {
             let word = |at: usize| u64::from_le_bytes(pair[at..at + 8].try_into().expect("8 bytes"));

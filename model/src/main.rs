@@ -12,6 +12,7 @@ fn feature(config: &mut Config, f: &str) {
         "nofences" => config.fences = false,
         "reader" => config.reader = true,
         "live" => config.liveness = true,
+        "onerun" => config.one_run = true,
         "midway" => config.midway = true,
         "split" => config.split_lists = true,
         "dups" => config.duplicates = n,

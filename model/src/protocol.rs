@@ -96,7 +96,8 @@ impl Protocol {
 
     /// Snapshots that somebody counts on.
     pub fn promised(state: &State) -> u8 {
-        state.committed & (!state.forgotten | state.holds_promised & !state.released)
+        let held = state.holds_promised & !state.released;
+        (state.committed | state.have[SNAPSHOTS]) & !state.forgotten | state.committed & held
     }
 
     /// Snapshots (of those) that miss something when only these packs count.

@@ -171,7 +171,6 @@ impl Protocol {
 
     fn mark(&self, next: &mut State, number: usize, held: u8) {
         let pruner = next.pruners[number];
-        let held = if self.on(Rule::VerdictOverHold) { held & !pruner.gone[SNAPSHOTS] } else { held };
         let live = pruner.live & (!pruner.dead | held);
         let need = bits(live).fold(0, |all, s| all | next.needs[s]);
         let dead = pruner.live & !live;

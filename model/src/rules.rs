@@ -63,7 +63,6 @@ rules! {
     ForgottenBeforeHolds: "forgotten records are read before holds",
     HoldChecksVerdict: "who adds a hold looks for a verdict on the snapshot afterwards",
     HoldWaits: "… and waits while an undecided proposal names it",
-    VerdictOverHold: "a hold that comes after the verdict does not count",
 }
 
 /// Rules that are on.

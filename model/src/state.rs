@@ -135,6 +135,8 @@ pub struct State {
     pub looks: [Look; 2 * PROCESSES + 1],
     // Facts for the properties only.
     pub committed: u8,
+    /// Snapshots that were put at some time.
+    pub put_once: u8,
     pub holds_promised: u8,
     /// Snapshots that miss a chunk because the storage damaged it, not because of the protocol.
     pub excused: u8,

@@ -113,7 +113,7 @@ impl Protocol {
         let puts = [
             (PACKS, below(state.packs_used), "pack arrives again"),
             (RUNS, below(state.runs_used), "run arrives again"),
-            (SNAPSHOTS, state.committed & !state.tombstones, "snapshot arrives again"),
+            (SNAPSHOTS, state.put_once & !state.tombstones, "snapshot arrives again"),
             (SESSIONS, below(state.sessions_used), "session arrives again"),
         ];
         for (kind, ever, what) in puts {

@@ -28,26 +28,13 @@ impl Protocol {
                     true => RUNS_READ,
                     false => RETIRED_READ,
                 };
-                if self.on(Rule::DamagedAbsent) {
-                    writer.damaged = next.damaged;
-                }
+                writer.damaged = next.damaged;
                 steps.push("listed packs", seen, next);
             }),
             RUNS_READ => self.list(state, (number, RUNS, 0), steps, "lists runs", |steps, next, seen| {
                 self.look_up(next, number, seen, steps);
             }),
-            PARENT => {
-                let mut next = *state;
-                let lives = state.has(SNAPSHOTS, 0)
-                    && (state.forgotten & 1 == 0 || !self.on(Rule::UnlookedNeedsLiving))
-                    && (state.damaged == 0 || !self.on(Rule::DamagedAbsent));
-                next.writers[number].pc = if lives { COMMIT } else { PACKS_READ };
-                if lives {
-                    next.needs[writer.session as usize] = state.needs[0];
-                    next.writers[number].gone_packs = 0;
-                }
-                steps.push("looks at its parent", lives, next);
-            }
+            PARENT => self.trust_parent(state, number, steps),
             ANNOUNCE => {
                 let mut next = *state;
                 next.create(SESSIONS, writer.session as usize);
@@ -114,10 +101,27 @@ impl Protocol {
         });
     }
 
+    /// Takes over a whole parent unlooked, or, if there is none that is alive, goes the long way.
+    fn trust_parent(&self, state: &State, number: usize, steps: &mut Steps<'_>) {
+        let writer = state.writers[number];
+        let forgotten = if self.on(Rule::UnlookedNeedsLiving) { state.forgotten } else { 0 };
+        let undamaged = state.damaged == 0 || !self.on(Rule::DamagedAbsent);
+        let mut next = *state;
+        next.writers[number].pc = PACKS_READ;
+        steps.push("finds no parent", 0u8, next);
+        for parent in bits(state.have[SNAPSHOTS] & !forgotten).filter(|_| undamaged) {
+            let mut next = *state;
+            next.needs[writer.session as usize] = state.needs[parent];
+            next.writers[number] = Writer { pc: COMMIT, gone_packs: 0, ..writer };
+            steps.push("takes over parent", parent as u16, next);
+        }
+    }
+
     /// The runs are read: which chunks are there, and how are the others stored?
     fn look_up(&self, state: State, number: usize, runs: u8, steps: &mut Steps<'_>) {
         let writer = state.writers[number];
-        let packs = writer.packs & state.rows(runs) & !writer.gone_packs & !writer.damaged;
+        let packs = writer.packs & state.rows(runs) & !writer.gone_packs;
+        let packs = if self.on(Rule::DamagedAbsent) { packs & !writer.damaged } else { packs };
         let frames = state.frames(packs | writer.old_pack);
         let copies = (frames | frames >> 2) & 3;
         let found = if self.on(Rule::BaseLookedUp) { readable(frames) } else { copies };
@@ -176,6 +180,7 @@ impl Protocol {
         next.tombstones &= !bit(session);
         next.create(SNAPSHOTS, session);
         next.committed |= bit(session);
+        next.put_once |= bit(session);
         // Damage that nobody had recorded when the writer looked is no fault of the protocol.
         let unknown = state.damaged & !writer.damaged;
         let sure = self.surely(&next);
