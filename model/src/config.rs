@@ -38,6 +38,8 @@ pub struct Config {
     pub split_lists: bool,
     /// What verdicts name may be there or not whenever somebody looks.
     pub flicker: bool,
+    /// The verdict lists packs before runs (as `repo/live.rs` does) instead of after.
+    pub packs_first: bool,
     pub drop: Drop,
     pub duplicates: u8,
     pub damage: u8,
@@ -68,6 +70,7 @@ pub const BASE: Config = Config {
     reader: false,
     split_lists: false,
     flicker: true,
+    packs_first: true,
     drop: Drop::Nothing,
     duplicates: 0,
     damage: 0,

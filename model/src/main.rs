@@ -13,6 +13,7 @@ fn feature(config: &mut Config, f: &str) {
         "reader" => config.reader = true,
         "live" => config.liveness = true,
         "onerun" => config.one_run = true,
+        "runsfirst" => config.packs_first = false,
         "midway" => config.midway = true,
         "split" => config.split_lists = true,
         "dups" => config.duplicates = n,

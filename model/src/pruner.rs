@@ -8,7 +8,7 @@ use crate::protocol::{Protocol, Steps};
 use crate::rules::Rule;
 use crate::state::*;
 
-pub const IDLE: u8 = 0;
+const IDLE: u8 = 0;
 const SNAPSHOTS_READ: u8 = 1;
 const HOLDS_READ: u8 = 2;
 const PACKS_READ: u8 = 3;
@@ -21,8 +21,8 @@ const OPEN_READ: u8 = 9;
 const WAIT: u8 = 10;
 const SNAPSHOTS_AGAIN: u8 = 11;
 const HOLDS_AGAIN: u8 = 12;
-pub const RUNS_AGAIN: u8 = 13;
-pub const PACKS_AGAIN: u8 = 14;
+const RUNS_AGAIN: u8 = 13;
+const PACKS_AGAIN: u8 = 14;
 pub const DECIDE: u8 = 15;
 
 impl Protocol {
@@ -81,18 +81,26 @@ impl Protocol {
                 if pruner.open & !state.closed() == 0 {
                     let mut next = *state;
                     let again = self.on(Rule::SecondRead) || pruner.need & 64 == 0;
-                    let pc = if again { self.first_read(true) } else { RUNS_AGAIN };
+                    let pc = if again { self.first_read(true) } else { self.copies_again() };
                     next.pruners[number] = Pruner { pc, open: 0, ..pruner };
                     steps.push("waited for all", pruner.open, next);
                 }
             }
             RUNS_AGAIN => self.list(state, (look, RUNS, gone[RUNS]), steps, "lists runs", |steps, mut next, seen| {
-                let pruner = &mut next.pruners[number];
-                (pruner.runs, pruner.pc) = (seen, PACKS_AGAIN);
+                next.pruners[number].runs = seen;
+                if self.config.packs_first {
+                    return self.judge(next, number, steps);
+                }
+                next.pruners[number].pc = PACKS_AGAIN;
                 steps.push("listed runs again", seen, next);
             }),
-            PACKS_AGAIN => self.list(state, (look, PACKS, gone[PACKS]), steps, "lists packs", |steps, next, seen| {
-                self.judge(next, number, seen, steps);
+            PACKS_AGAIN => self.list(state, (look, PACKS, gone[PACKS]), steps, "lists packs", |steps, mut next, seen| {
+                next.pruners[number].packs = seen;
+                if !self.config.packs_first {
+                    return self.judge(next, number, steps);
+                }
+                next.pruners[number].pc = RUNS_AGAIN;
+                steps.push("listed packs again", seen, next);
             }),
             DECIDE => self.decide(state, number, steps),
             _ => {}
@@ -132,6 +140,10 @@ impl Protocol {
             (true, false) => SNAPSHOTS_AGAIN,
             (true, true) => HOLDS_AGAIN,
         }
+    }
+
+    fn copies_again(&self) -> u8 {
+        if self.config.packs_first { PACKS_AGAIN } else { RUNS_AGAIN }
     }
 
     fn read_snapshots(&self, state: &State, number: usize, steps: &mut Steps<'_>) {
@@ -179,7 +191,7 @@ impl Protocol {
                 let need = if self.on(Rule::SecondRead) { need } else { need | 64 };
                 Pruner { pc: PACKS_READ, need, live, dead, ..pruner }
             }
-            _ => Pruner { pc: RUNS_AGAIN, need, live, dead: 0, closed: 0, ..pruner },
+            _ => Pruner { pc: self.copies_again(), need, live, dead: 0, closed: 0, ..pruner },
         };
     }
 
@@ -281,11 +293,11 @@ impl Protocol {
     }
 
     /// All is read again: what remains of the proposal?
-    fn judge(&self, mut next: State, number: usize, packs: u8, steps: &mut Steps<'_>) {
+    fn judge(&self, mut next: State, number: usize, steps: &mut Steps<'_>) {
         let pruner = next.pruners[number];
         let own = pruner.damaged;
         let view = View {
-            packs,
+            packs: pruner.packs,
             runs: pruner.runs,
             need: pruner.need & 3,
             live: pruner.live,

@@ -62,7 +62,7 @@ pub struct Writer {
     pub store: u8,
     /// Starts still left after being fenced.
     pub restarts: u8,
-    /// The pack of the session before, taken over unlooked (only if the rule is off).
+    /// Packs of the dead session that it adopts.
     pub old_pack: u8,
 }
 

@@ -18,6 +18,11 @@ pub const DONE: u8 = 9;
 impl Protocol {
     pub fn writer(&self, state: &State, number: usize, steps: &mut Steps<'_>) {
         let writer = state.writers[number];
+        if writer.restarts > 0 && (RETIRED_READ..=COMMIT).contains(&writer.pc) {
+            let mut next = *state;
+            self.start_over(&mut next, number);
+            steps.push("crashes and starts again", writer.session, next);
+        }
         match writer.pc {
             START => self.open(state, number, steps),
             RETIRED_READ => self.read_retired(state, number, steps),
@@ -120,9 +125,13 @@ impl Protocol {
     /// The runs are read: which chunks are there, and how are the others stored?
     fn look_up(&self, state: State, number: usize, runs: u8, steps: &mut Steps<'_>) {
         let writer = state.writers[number];
-        let packs = writer.packs & state.rows(runs) & !writer.gone_packs;
-        let packs = if self.on(Rule::DamagedAbsent) { packs & !writer.damaged } else { packs };
-        let frames = state.frames(packs | writer.old_pack);
+        let mut there = writer.packs & !writer.gone_packs;
+        if self.on(Rule::DamagedAbsent) {
+            there &= !writer.damaged;
+        }
+        let old = writer.old_pack & if self.on(Rule::AdoptedLookedUp) { there } else { 255 };
+        let adopt = old & !state.rows(runs);
+        let frames = state.frames(there & state.rows(runs) | old);
         let copies = (frames | frames >> 2) & 3;
         let found = if self.on(Rule::BaseLookedUp) { readable(frames) } else { copies };
         let missing = state.needs[writer.session as usize] & !found;
@@ -130,12 +139,15 @@ impl Protocol {
             let mut next = state;
             let pc = match () {
                 () if !self.on(Rule::SessionFirst) => ANNOUNCE,
-                () if store == 0 || !self.on(Rule::SnapshotLast) => COMMIT,
-                () => PUT_PACK,
+                () if !self.on(Rule::SnapshotLast) => COMMIT,
+                () if store != 0 => PUT_PACK,
+                () if adopt != 0 => PUT_RUN,
+                () => COMMIT,
             };
             let Writer { session, restarts, damaged, .. } = writer;
+            let packs = adopt;
             next.writers[number] =
-                Writer { pc, session, restarts, damaged, store, ..Writer::default() };
+                Writer { pc, session, restarts, damaged, packs, store, ..Writer::default() };
             steps.push("read runs, will store frames", store, next);
         }
     }
@@ -158,9 +170,21 @@ impl Protocol {
         let writer = state.writers[number];
         let mut next = *state;
         if let Some(pack) = next.put_pack(writer.store, writer.session) {
-            next.writers[number] = Writer { pc: PUT_RUN, packs: bit(pack), store: 0, ..writer };
+            next.writers[number] = Writer { pc: PUT_RUN, packs: writer.packs | bit(pack), store: 0, ..writer };
             steps.push("puts pack", pack as u16, next);
         }
+    }
+
+    /// A new session, if any is left, which will adopt what this one has stored; its own journal names that.
+    fn start_over(&self, next: &mut State, number: usize) {
+        let Writer { restarts, session, .. } = next.writers[number];
+        let mine = |p: &usize| next.owner(*p) == session;
+        let old_pack = bits(next.have[PACKS]).filter(mine).fold(0, |all, p| all | bit(p));
+        next.looks[number] = Look::default();
+        next.writers[number] = match restarts {
+            0 => Writer { pc: DONE, ..Writer::default() },
+            _ => Writer { pc: START, restarts: restarts - 1, old_pack, ..Writer::default() },
+        };
     }
 
     fn commit(&self, state: &State, number: usize, steps: &mut Steps<'_>) {
@@ -169,12 +193,7 @@ impl Protocol {
         let mut next = *state;
         let fenced = state.tombstones & bit(session) != 0 && self.on(Rule::CommitIfAbsent);
         if fenced {
-            let pc = if writer.restarts > 0 { START } else { DONE };
-            let restarts = writer.restarts.saturating_sub(1);
-            let old_pack = bits(state.have[PACKS])
-                .filter(|&p| !self.on(Rule::AdoptedLookedUp) && state.owner(p) == writer.session)
-                .fold(0, |all, p| all | bit(p));
-            next.writers[number] = Writer { pc, restarts, old_pack, ..Writer::default() };
+            self.start_over(&mut next, number);
             return steps.push("is fenced", writer.session, next);
         }
         next.tombstones &= !bit(session);
