@@ -35,8 +35,8 @@ pub struct Bounds {
 #[derive(Debug, Default)]
 pub struct Outcome {
     /// Steps taken, and different states among those they led to.
-    pub states: u64,
-    pub unique: usize,
+    pub steps: u64,
+    pub states: usize,
     /// Steps from the start to the deepest level that was explored in full.
     pub depth: usize,
     /// Nothing is left to explore.
@@ -50,6 +50,7 @@ pub fn explore(protocol: &Protocol, bounds: Bounds) -> Outcome {
     let mut outcome = Outcome::default();
     let mut known: HashSet<u64, BuildHasherDefault<Same>> = HashSet::default();
     let mut frontier = protocol.init_states();
+    known.extend(frontier.iter().map(State::fingerprint));
     let mut steps = Vec::new();
     let mut expanded = 0u64;
     while !frontier.is_empty() {
@@ -58,7 +59,7 @@ pub fn explore(protocol: &Protocol, bounds: Bounds) -> Outcome {
             steps.clear();
             protocol.steps(&state, &mut steps);
             for step in &steps {
-                outcome.states += 1;
+                outcome.steps += 1;
                 if !known.insert(step.next.fingerprint()) {
                     continue;
                 }
@@ -67,10 +68,10 @@ pub fn explore(protocol: &Protocol, bounds: Bounds) -> Outcome {
                 }
                 next_frontier.push(step.next);
             }
-            outcome.unique = known.len();
+            outcome.states = known.len();
             expanded += 1;
             let late = expanded.is_multiple_of(4096) && begin.elapsed() > bounds.time;
-            if outcome.fault.is_some() || late || outcome.unique > bounds.states_max {
+            if outcome.fault.is_some() || late || outcome.states > bounds.states_max {
                 return outcome;
             }
         }

@@ -1,75 +1,68 @@
-use std::time::{Duration, Instant};
-use stateright::{Checker, Model};
-use strongroom_model::{explore::*, config::*, protocol::Protocol, rules::Rule, state::*};
+//! `strongroom-model [--minutes N] [--states N] [--only TEXT]`: explores the configurations of the catalogue and prints a table.
+//! `strongroom-model --without RULE`: prints the shortest way to a loss without that rule.
 
-fn feature(config: &mut Config, f: &str) {
-    let (k, v) = f.split_once('=').unwrap_or((f, "1"));
-    let n = v.parse::<u8>().unwrap_or(0);
-    match k {
-        "gens" => config.generations = n as usize,
-        "pruners" => config.pruners = n as usize,
-        "noflicker" => config.flicker = false,
-        "nofences" => config.fences = false,
-        "reader" => config.reader = true,
-        "live" => config.liveness = true,
-        "onerun" => config.one_run = true,
-        "runsfirst" => config.packs_first = false,
-        "midway" => config.midway = true,
-        "split" => config.split_lists = true,
-        "dups" => config.duplicates = n,
-        "merges" => config.merges = true,
-        "moves" => config.moves = true,
-        "holds" => config.holds = true,
-        "deltas" => config.deltas = true,
-        "unlooked" => config.unlooked = true,
-        "sweep" => config.sweep_sessions = true,
-        "damage" => config.damage = n,
-        "restarts" => config.restarts = n,
-        "forgets" => config.forgets = n,
-        "w1" => config.writers[0] = n,
-        "w2" => config.writers[1] = n,
-        "lists" => config.drop = Drop::Lists,
-        "props" => config.drop = Drop::Proposals,
-        "packs" => { type P = (&'static [u8], &'static [u8]); let p: P = match v {
-            "f0" => (&[FULL_0], &[1]),
-            "f0f0" => (&[FULL_0, FULL_0], &[1, 1]),
-            "garbage" => (&[FULL_0], &[0]),
-            "half" => (&[FULL_0 | FULL_1], &[1]),
-            "half2" => (&[FULL_0 | FULL_1, FULL_0], &[3, 1]),
-            "two" => (&[FULL_0, FULL_1], &[1, 2]),
-            "delta" => (&[FULL_0, DELTA_1], &[1, 2]),
-            "mirror" => (&[FULL_0, FULL_1, DELTA_0 | DELTA_1], &[3, 0, 0]),
-            "mirror2" => (&[FULL_0 | DELTA_1, FULL_1 | DELTA_0], &[3, 0]),
-            _ => panic!("{v}"),
-        }; (config.packs, config.snapshots) = p; }
-        "off" => { for r in v.split('+') { *config = config.without(*Rule::ALL.iter().find(|x| format!("{x:?}") == r).unwrap()); } }
-        x => panic!("{x}"),
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use stateright::{Checker, HasDiscoveries, Model};
+use strongroom_model::catalogue::{LARGE, NEEDED, SMALL};
+use strongroom_model::explore::{Bounds, explore};
+use strongroom_model::protocol::Protocol;
+
+fn main() -> ExitCode {
+    let mut minutes = 2.0;
+    let mut states_max = 100_000_000;
+    let mut only = String::new();
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
+        let value = args.next().unwrap_or_default();
+        match arg.as_str() {
+            "--minutes" => minutes = value.parse().expect("--minutes takes a number"),
+            "--states" => states_max = value.parse().expect("--states takes a number"),
+            "--only" => only = value,
+            "--without" => return show(&value),
+            _ => {
+                eprintln!("--minutes N (each), --states N (at most, each), --only TEXT, --without RULE");
+                return ExitCode::from(2);
+            }
+        }
     }
+    let bounds = Bounds { time: Duration::from_secs_f64(minutes * 60.0), states_max };
+    println!("| configuration | steps | states | depth | complete | minutes | verdict |");
+    println!("|---|---|---|---|---|---|---|");
+    let mut fine = true;
+    for config in SMALL.iter().chain(LARGE).filter(|c| c.name.contains(&only)) {
+        let begin = Instant::now();
+        let outcome = explore(&Protocol { config: *config }, bounds);
+        let verdict = outcome.fault.as_ref().map_or("holds", |(_, property)| property);
+        fine &= outcome.fault.is_none();
+        println!(
+            "| {} | {} | {} | {} | {} | {:.1} | {verdict} |",
+            config.name,
+            outcome.steps,
+            outcome.states,
+            outcome.depth,
+            if outcome.complete { "yes" } else { "no" },
+            begin.elapsed().as_secs_f64() / 60.0,
+        );
+    }
+    if fine { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn main() {
-    let mut config = BASE;
-    let mut secs = 20;
-    let mut max = 400_000_000;
-    let mut own = true;
-    for a in std::env::args().skip(1) {
-        match a.split_once('=') {
-            Some(("secs", v)) => secs = v.parse().unwrap(),
-            Some(("max", v)) => max = v.parse().unwrap(),
-            _ if a == "trace" => own = false,
-            _ => feature(&mut config, &a),
+fn show(rule: &str) -> ExitCode {
+    let Some(case) = NEEDED.iter().find(|case| format!("{:?}", case.rule) == rule) else {
+        for case in NEEDED {
+            println!("{:?}: {}", case.rule, case.rule.text());
+        }
+        return ExitCode::from(2);
+    };
+    let checker = Protocol { config: case.broken() }.checker();
+    let checker = checker.finish_when(HasDiscoveries::Any).spawn_bfs().join();
+    for (property, path) in checker.discoveries() {
+        println!("Without \"{}\" this fails: {property}", case.rule.text());
+        for step in path.into_actions() {
+            println!("  {} {} {} {:#b}", step.who, step.number, step.what, step.detail);
         }
     }
-    let t = Instant::now();
-    let o = explore(&Protocol { config }, Bounds { time: Duration::from_secs(secs), states_max: max });
-    println!("states {} unique {} depth {} complete {} fault {:?} {:?}", o.states, o.unique, o.depth, o.complete, o.fault.as_ref().map(|f| f.1), t.elapsed());
-    if let Some((f, _)) = &o.fault { println!("quiesce: {:?}", Protocol { config }.quiesce(f)); }
-    if own || o.fault.is_none() { return; }
-    let checker = Protocol { config }.checker().finish_when(stateright::HasDiscoveries::Any).spawn_bfs().join();
-    for (name, path) in checker.discoveries() {
-        println!("COUNTEREXAMPLE {name}");
-        for (_, a) in path.into_vec() {
-            if let Some(a) = a { println!("  {} {} {} {:b}", a.who, a.number, a.what, a.detail); }
-        }
-    }
+    ExitCode::SUCCESS
 }
