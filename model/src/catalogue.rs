@@ -9,11 +9,8 @@ const HALF_DEAD: Config =
     Config { packs: &[FULL_0 | FULL_1], snapshots: &[1], moves: true, ..ONE_WRITER };
 const TWICE: Config = Config { packs: &[FULL_0, FULL_0], snapshots: &[1, 1], ..ONE_WRITER };
 const DELTA: Config = Config { packs: &[FULL_0, DELTA_1], snapshots: &[1, 2], ..ONE_WRITER };
-const MIRRORED: Config = Config {
-    packs: &[FULL_0, FULL_1, DELTA_0 | DELTA_1],
-    snapshots: &[3, 0, 0],
-    ..ONE_WRITER
-};
+const MIRRORED: Config =
+    Config { packs: &[FULL_0, FULL_1, DELTA_0 | DELTA_1], snapshots: &[3, 0, 0], ..ONE_WRITER };
 const HOLDS: Config = Config { holds: true, ..ONE_WRITER };
 const MIDWAY: Config = Config { midway: true, liveness: true, ..BASE };
 /// Deletes are steps of their own, and the lists of old verdicts are dropped, which the protocol as built does not do.
@@ -44,7 +41,13 @@ pub const SMALL: &[Config] = &[
     Config { name: "1 writer, dropped proposals", drop: Drop::Proposals, ..ONE_WRITER },
     Config { name: "1 writer, swept sessions", sweep_sessions: true, generations: 1, ..ONE_WRITER },
     Config { name: "reader, moved frames", writers: [0, 0], forgets: 0, reader: true, ..HALF_DEAD },
-    Config { name: "1 writer, 1 late put", flicker: false, duplicates: 1, generations: 1, ..ONE_WRITER },
+    Config {
+        name: "1 writer, 1 late put",
+        flicker: false,
+        duplicates: 1,
+        generations: 1,
+        ..ONE_WRITER
+    },
 ];
 
 /// Two writers, two pruners and more: minutes to hours, by the binary.
@@ -143,7 +146,10 @@ pub const NEEDED: &[Case] = &[
         besides: &[Rule::NewestStays],
         config: Config { duplicates: 1, ..ONE_RUN },
     },
-    case(Rule::VerdictsStay, Config { fences: false, writers: [1, 1], midway: true, ..LISTS_DROPPED }),
+    case(
+        Rule::VerdictsStay,
+        Config { fences: false, writers: [1, 1], midway: true, ..LISTS_DROPPED },
+    ),
     case(Rule::ParentLookedUp, ONE_WRITER),
     case(Rule::UnlookedNeedsDecided, Config { unlooked: true, ..MIDWAY }),
     case(Rule::UnlookedNeedsLiving, Config { unlooked: true, ..ONE_WRITER }),
@@ -176,7 +182,10 @@ pub const NEEDED: &[Case] = &[
     case(Rule::DamageReadAgain, Config { damage: 1, ..TWICE }),
     case(Rule::FencesIdle, ONE_WRITER),
     case(Rule::ReaderLooksAgain, Config { writers: [0, 0], forgets: 0, reader: true, ..HALF_DEAD }),
-    case(Rule::ReaderChecksVerdicts, Config { writers: [0, 0], forgets: 0, reader: true, ..HALF_DEAD }),
+    case(
+        Rule::ReaderChecksVerdicts,
+        Config { writers: [0, 0], forgets: 0, reader: true, ..HALF_DEAD },
+    ),
     case(Rule::HoldsReadAgain, HOLDS),
     case(Rule::HoldChecksVerdict, HOLDS),
     case(Rule::HoldWaits, HOLDS),

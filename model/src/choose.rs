@@ -137,7 +137,8 @@ impl Protocol {
                     !self.serves(kept, bit(c)) && frames & (chunk | base) != 0
                 })
             };
-            names[PACKS] &= !bits(sound & names[PACKS]).filter(helps).fold(0, |all, p| all | bit(p));
+            names[PACKS] &=
+                !bits(sound & names[PACKS]).filter(helps).fold(0, |all, p| all | bit(p));
         }
         if self.on(Rule::RunRescue) {
             let stays = view.packs & !view.gone[PACKS] & !names[PACKS];

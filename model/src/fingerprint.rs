@@ -58,10 +58,12 @@ impl State {
         bytes.put([self.put_once, self.committed, self.holds_promised, self.excused]);
         let mut hash = 0x9e37_79b9_7f4a_7c15u64;
         for pair in bytes.all.chunks_exact(16) {
-            let word = |at: usize| u64::from_le_bytes(pair[at..at + 8].try_into().expect("8 bytes"));
+            let word =
+                |at: usize| u64::from_le_bytes(pair[at..at + 8].try_into().expect("8 bytes"));
             let product = u128::from(word(0) ^ 0xa076_1d64_78bd_642f)
                 * u128::from(word(8) ^ hash ^ 0xe703_7ed1_a0b4_28db);
-            hash = (product as u64 ^ (product >> 64) as u64).rotate_left(29) ^ hash.wrapping_mul(0x8ebc_6af0_9c88_c6e3);
+            hash = (product as u64 ^ (product >> 64) as u64).rotate_left(29)
+                ^ hash.wrapping_mul(0x8ebc_6af0_9c88_c6e3);
         }
         hash
     }

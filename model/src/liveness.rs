@@ -18,7 +18,8 @@ impl Protocol {
         let mut state = *state;
         let mut gone = self.verdicts(&state, state.have[RETIRED]);
         self.carry_out(&mut state, gone);
-        let newest = (0..GENERATIONS).rev().find(|&g| state.have[RETIRED] & (bit(g) | bit(4 + g)) != 0);
+        let newest =
+            (0..GENERATIONS).rev().find(|&g| state.have[RETIRED] & (bit(g) | bit(4 + g)) != 0);
         let mut left = newest.filter(|&g| !state.has(RETIRED, 4 + g));
         for generations in 0.. {
             // Whoever crashed is silent for long by now, and is fenced even if there is nothing else to do.
@@ -74,7 +75,8 @@ impl Protocol {
     /// Each pack is needed, each run names one, no dead snapshot is left.
     fn clean(&self, state: &State, view: &View) -> Result<(), &'static str> {
         for pack in bits(view.packs) {
-            let others = state.frames(view.packs & !bit(pack) & state.rows(view.runs) & !view.damaged);
+            let others =
+                state.frames(view.packs & !bit(pack) & state.rows(view.runs) & !view.damaged);
             if view.need & !readable(others) == 0 {
                 return Err("a pack that nobody needs is left");
             }

@@ -22,7 +22,9 @@ fn main() -> ExitCode {
             "--only" => only = value,
             "--without" => return show(&value),
             _ => {
-                eprintln!("--minutes N (each), --states N (at most, each), --only TEXT, --without RULE");
+                eprintln!(
+                    "--minutes N (each), --states N (at most, each), --only TEXT, --without RULE"
+                );
                 return ExitCode::from(2);
             }
         }

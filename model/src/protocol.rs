@@ -137,7 +137,10 @@ impl Protocol {
         }
         for g in 0..GENERATIONS {
             let generation = &mut state.generations[g];
-            if !self.config.flicker && self.config.drop != Drop::Nothing && state.have[RETIRED] & bit(4 + g) != 0 {
+            if !self.config.flicker
+                && self.config.drop != Drop::Nothing
+                && state.have[RETIRED] & bit(4 + g) != 0
+            {
                 let kinds = [PACKS, RUNS, SNAPSHOTS, SESSIONS];
                 generation.carried_out |=
                     kinds.iter().all(|&k| generation.verdict[k] & state.have[k] == 0);
@@ -192,15 +195,15 @@ impl Model for Protocol {
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
-        let mut properties = vec![
-            Property::<Self>::always("no live snapshot misses a chunk", |model, state| {
+        let mut properties =
+            vec![Property::<Self>::always("no live snapshot misses a chunk", |model, state| {
                 model.losses(state) == 0
-            }),
-        ];
+            })];
         if self.config.reader {
-            properties.push(Property::<Self>::always("a reader finds what is there", |_, state| {
-                !state.reader.failed
-            }));
+            properties
+                .push(Property::<Self>::always("a reader finds what is there", |_, state| {
+                    !state.reader.failed
+                }));
         }
         if self.config.liveness {
             properties.push(Property::<Self>::always("garbage can be freed", |model, state| {

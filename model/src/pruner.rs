@@ -34,31 +34,53 @@ impl Protocol {
             IDLE => {
                 // Nothing to do any more: do not even look.
                 if pruner.generation as usize <= GENERATIONS {
-                    self.list(state, (look, RETIRED, 0), steps, "lists retired", |steps, next, seen| {
-                        self.turn(next, number, seen, steps);
-                    });
+                    self.list(
+                        state,
+                        (look, RETIRED, 0),
+                        steps,
+                        "lists retired",
+                        |steps, next, seen| {
+                            self.turn(next, number, seen, steps);
+                        },
+                    );
                 }
             }
             SNAPSHOTS_READ | SNAPSHOTS_AGAIN => self.read_snapshots(state, number, steps),
             HOLDS_READ | HOLDS_AGAIN => self.read_holds(state, number, steps),
-            PACKS_READ => self.list(state, (look, PACKS, gone[PACKS]), steps, "lists packs", |steps, mut next, seen| {
-                let pruner = &mut next.pruners[number];
-                (pruner.packs, pruner.pc) = (seen, SESSIONS_READ);
-                if self.on(Rule::DamagedNoCopy) {
-                    pruner.damaged = next.damaged;
-                }
-                steps.push("listed packs", seen, next);
-            }),
-            SESSIONS_READ => {
-                self.list(state, (look, SESSIONS, gone[SESSIONS]), steps, "lists sessions", |steps, mut next, seen| {
+            PACKS_READ => self.list(
+                state,
+                (look, PACKS, gone[PACKS]),
+                steps,
+                "lists packs",
+                |steps, mut next, seen| {
+                    let pruner = &mut next.pruners[number];
+                    (pruner.packs, pruner.pc) = (seen, SESSIONS_READ);
+                    if self.on(Rule::DamagedNoCopy) {
+                        pruner.damaged = next.damaged;
+                    }
+                    steps.push("listed packs", seen, next);
+                },
+            ),
+            SESSIONS_READ => self.list(
+                state,
+                (look, SESSIONS, gone[SESSIONS]),
+                steps,
+                "lists sessions",
+                |steps, mut next, seen| {
                     let pruner = &mut next.pruners[number];
                     (pruner.open, pruner.pc) = (seen, RUNS_READ);
                     steps.push("listed sessions", seen, next);
-                })
-            }
-            RUNS_READ => self.list(state, (look, RUNS, gone[RUNS]), steps, "lists runs", |steps, next, seen| {
-                self.make_plan(next, number, seen, steps);
-            }),
+                },
+            ),
+            RUNS_READ => self.list(
+                state,
+                (look, RUNS, gone[RUNS]),
+                steps,
+                "lists runs",
+                |steps, next, seen| {
+                    self.make_plan(next, number, seen, steps);
+                },
+            ),
             PUT_PACK => {
                 let mut next = *state;
                 if let Some(pack) = next.put_pack(pruner.moved, 15) {
@@ -86,22 +108,34 @@ impl Protocol {
                     steps.push("waited for all", pruner.open, next);
                 }
             }
-            RUNS_AGAIN => self.list(state, (look, RUNS, gone[RUNS]), steps, "lists runs", |steps, mut next, seen| {
-                next.pruners[number].runs = seen;
-                if self.config.packs_first {
-                    return self.judge(next, number, steps);
-                }
-                next.pruners[number].pc = PACKS_AGAIN;
-                steps.push("listed runs again", seen, next);
-            }),
-            PACKS_AGAIN => self.list(state, (look, PACKS, gone[PACKS]), steps, "lists packs", |steps, mut next, seen| {
-                next.pruners[number].packs = seen;
-                if !self.config.packs_first {
-                    return self.judge(next, number, steps);
-                }
-                next.pruners[number].pc = RUNS_AGAIN;
-                steps.push("listed packs again", seen, next);
-            }),
+            RUNS_AGAIN => self.list(
+                state,
+                (look, RUNS, gone[RUNS]),
+                steps,
+                "lists runs",
+                |steps, mut next, seen| {
+                    next.pruners[number].runs = seen;
+                    if self.config.packs_first {
+                        return self.judge(next, number, steps);
+                    }
+                    next.pruners[number].pc = PACKS_AGAIN;
+                    steps.push("listed runs again", seen, next);
+                },
+            ),
+            PACKS_AGAIN => self.list(
+                state,
+                (look, PACKS, gone[PACKS]),
+                steps,
+                "lists packs",
+                |steps, mut next, seen| {
+                    next.pruners[number].packs = seen;
+                    if !self.config.packs_first {
+                        return self.judge(next, number, steps);
+                    }
+                    next.pruners[number].pc = RUNS_AGAIN;
+                    steps.push("listed packs again", seen, next);
+                },
+            ),
             DECIDE => self.decide(state, number, steps),
             _ => {}
         }
@@ -150,20 +184,26 @@ impl Protocol {
         let look = PROCESSES + number;
         let pruner = state.pruners[number];
         let ignored = pruner.gone[SNAPSHOTS];
-        self.list(state, (look, SNAPSHOTS, ignored), steps, "lists snapshots", |steps, mut next, seen| {
-            let again = pruner.pc == SNAPSHOTS_AGAIN;
-            let forgotten = next.forgotten;
-            let held = pruner.live;
-            // Kept for the next step: `live` all that are there, `dead` what is forgotten.
-            next.pruners[number] = Pruner { live: seen, dead: forgotten & seen, ..pruner };
-            next.pruners[number].closed = seen | next.tombstones | forgotten;
-            if self.config.holds && self.on(Rule::ForgottenBeforeHolds) {
-                next.pruners[number].pc = if again { HOLDS_AGAIN } else { HOLDS_READ };
-            } else {
-                self.mark(&mut next, number, held);
-            }
-            steps.push("read snapshots", seen, next);
-        });
+        self.list(
+            state,
+            (look, SNAPSHOTS, ignored),
+            steps,
+            "lists snapshots",
+            |steps, mut next, seen| {
+                let again = pruner.pc == SNAPSHOTS_AGAIN;
+                let forgotten = next.forgotten;
+                let held = pruner.live;
+                // Kept for the next step: `live` all that are there, `dead` what is forgotten.
+                next.pruners[number] = Pruner { live: seen, dead: forgotten & seen, ..pruner };
+                next.pruners[number].closed = seen | next.tombstones | forgotten;
+                if self.config.holds && self.on(Rule::ForgottenBeforeHolds) {
+                    next.pruners[number].pc = if again { HOLDS_AGAIN } else { HOLDS_READ };
+                } else {
+                    self.mark(&mut next, number, held);
+                }
+                steps.push("read snapshots", seen, next);
+            },
+        );
     }
 
     /// Holds are read after the forgotten records (or, with that rule off, before: then this step comes first).
@@ -251,7 +291,8 @@ impl Protocol {
         let g = pruner.generation as usize;
         let mut next = *state;
         if state.has(RETIRED, g) {
-            if self.config.flicker && self.config.drop != Drop::Nothing && state.has(RETIRED, 4 + g) {
+            if self.config.flicker && self.config.drop != Drop::Nothing && state.has(RETIRED, 4 + g)
+            {
                 // The name is free again: a stale proposal beside the verdict of another.
                 next.generations[g].proposal = pruner.plan;
                 next.pruners[number] = Pruner { pc: OPEN_READ, ..pruner };
@@ -285,11 +326,17 @@ impl Protocol {
         }
         let look = PROCESSES + number;
         let ignored = pruner.gone[SESSIONS];
-        self.list(state, (look, SESSIONS, ignored), steps, "lists sessions", |steps, mut next, seen| {
-            let open = seen & !next.closed();
-            next.pruners[number] = Pruner { pc: WAIT, open, ..pruner };
-            steps.push("listed open sessions", open, next);
-        });
+        self.list(
+            state,
+            (look, SESSIONS, ignored),
+            steps,
+            "lists sessions",
+            |steps, mut next, seen| {
+                let open = seen & !next.closed();
+                next.pruners[number] = Pruner { pc: WAIT, open, ..pruner };
+                steps.push("listed open sessions", open, next);
+            },
+        );
     }
 
     /// All is read again: what remains of the proposal?

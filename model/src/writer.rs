@@ -26,19 +26,27 @@ impl Protocol {
         match writer.pc {
             START => self.open(state, number, steps),
             RETIRED_READ => self.read_retired(state, number, steps),
-            PACKS_READ => self.list(state, (number, PACKS, writer.gone_packs), steps, "lists packs", |steps, mut next, seen| {
-                let writer = &mut next.writers[number];
-                writer.packs = if self.on(Rule::ListsPacks) { seen } else { 255 };
-                writer.pc = match self.on(Rule::RetiredBeforePacks) {
-                    true => RUNS_READ,
-                    false => RETIRED_READ,
-                };
-                writer.damaged = next.damaged;
-                steps.push("listed packs", seen, next);
-            }),
-            RUNS_READ => self.list(state, (number, RUNS, 0), steps, "lists runs", |steps, next, seen| {
-                self.look_up(next, number, seen, steps);
-            }),
+            PACKS_READ => self.list(
+                state,
+                (number, PACKS, writer.gone_packs),
+                steps,
+                "lists packs",
+                |steps, mut next, seen| {
+                    let writer = &mut next.writers[number];
+                    writer.packs = if self.on(Rule::ListsPacks) { seen } else { 255 };
+                    writer.pc = match self.on(Rule::RetiredBeforePacks) {
+                        true => RUNS_READ,
+                        false => RETIRED_READ,
+                    };
+                    writer.damaged = next.damaged;
+                    steps.push("listed packs", seen, next);
+                },
+            ),
+            RUNS_READ => {
+                self.list(state, (number, RUNS, 0), steps, "lists runs", |steps, next, seen| {
+                    self.look_up(next, number, seen, steps);
+                })
+            }
             PARENT => self.trust_parent(state, number, steps),
             ANNOUNCE => {
                 let mut next = *state;
@@ -80,8 +88,13 @@ impl Protocol {
             () if self.on(Rule::ReadsRetired) && self.on(Rule::RetiredBeforePacks) => RETIRED_READ,
             () => PACKS_READ,
         };
-        next.writers[number] =
-            Writer { pc, session, restarts: old.restarts, old_pack: old.old_pack, ..Writer::default() };
+        next.writers[number] = Writer {
+            pc,
+            session,
+            restarts: old.restarts,
+            old_pack: old.old_pack,
+            ..Writer::default()
+        };
         steps.push("opens session", session, next);
     }
 
@@ -170,7 +183,8 @@ impl Protocol {
         let writer = state.writers[number];
         let mut next = *state;
         if let Some(pack) = next.put_pack(writer.store, writer.session) {
-            next.writers[number] = Writer { pc: PUT_RUN, packs: writer.packs | bit(pack), store: 0, ..writer };
+            next.writers[number] =
+                Writer { pc: PUT_RUN, packs: writer.packs | bit(pack), store: 0, ..writer };
             steps.push("puts pack", pack as u16, next);
         }
     }
