@@ -6,7 +6,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, value_parser};
 
-use crate::{backup, check, completions, dump, help, init, key, ls, restore, snapshots, stats};
+use crate::{
+    backup, check, completions, dump, forget, help, hold, init, key, ls, prune, restore, snapshots,
+    stats,
+};
 
 /// Deduplicating, encrypted backups of data that must not be lost, leaked or quietly changed
 #[derive(Parser)]
@@ -83,6 +86,9 @@ pub(crate) enum Command {
     Restore(restore::RestoreArgs),
     Dump(dump::DumpArgs),
     Check(check::CheckArgs),
+    Forget(forget::ForgetArgs),
+    Hold(hold::HoldArgs),
+    Prune(prune::PruneArgs),
     Key(key::KeyArgs),
     Completions(completions::CompletionsArgs),
     /// Print docs/cli.md

@@ -16,6 +16,10 @@ use crate::table::{Align, Table};
 /// Paths shown for one damage; `--json` and `-v` give all.
 const PATHS_SHOWN: usize = 10;
 
+const HEAL: &str = "what is not named above is sound; back up the same files again: what is damaged \
+    is stored anew, for old snapshots too";
+const WITH_KEY: &str = "check with a key says what it costs, and what was healed since";
+
 /// Check the repository
 ///
 /// Without options: structure and signatures are sound and every reference leads to something that
@@ -23,6 +27,10 @@ const PATHS_SHOWN: usize = 10;
 /// proof that everything can be restored. With --no-key every object is fetched and compared with
 /// its name, which finds rot without password or key file, but not what an attacker with a key
 /// could do.
+///
+/// With a key, frames that are found damaged are recorded in the repository: from then on they
+/// count as absent, so that the next backup of the same files stores them again and old snapshots
+/// are whole again. What is healed is a note, not a damage.
 #[derive(Args)]
 #[command(after_long_help = help::with_repository("
     strongroom check
@@ -64,9 +72,8 @@ pub(crate) fn run(tool: &Tool, args: &CheckArgs) -> Result<Exit, Fail> {
         0 => Ok(Exit::Success),
         n => {
             let found = counted(n as u64, "damage", "damages");
-            Err(Fail::new(Exit::Damage, format!("{found} found")).hint(
-                "what is not named above is sound; keep the sources of what is named until it is backed up into a sound repository",
-            ))
+            let hint = if args.no_key { WITH_KEY } else { HEAL };
+            Err(Fail::new(Exit::Damage, format!("{found} found")).hint(hint))
         }
     }
 }
@@ -102,6 +109,7 @@ fn text(report: &CheckReport) -> String {
         ("time", duration(report.seconds)),
         ("rate", rate(report.bytes_read, report.seconds)),
         ("damages", count(report.damages.len() as u64)),
+        ("damaged frames recorded", count(report.recorded)),
     ] {
         table.row([what.to_owned(), n]);
     }
@@ -134,6 +142,7 @@ fn object(report: &CheckReport, args: &CheckArgs) -> Value {
         "other_objects": report.other_objects,
         "chunks": report.chunks,
         "damages": report.damages.len(),
+        "recorded": report.recorded,
         "bytes_read": report.bytes_read,
         "seconds": report.seconds,
     })

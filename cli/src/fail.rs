@@ -156,6 +156,22 @@ fn explain(error: Error) -> (Exit, String, Option<&'static str>) {
             format!("the repository has gone back in time: {what}"),
             Some("an older copy was put in its place, or objects were removed: ask who runs it"),
         ),
+        Error::NoHold { wanted } => (
+            Exit::Failure,
+            format!("there is no hold {wanted}"),
+            Some("`strongroom hold list` lists them"),
+        ),
+        Error::HoldTooLate { snapshot, generation, is_final } => (
+            if is_final { Exit::Failure } else { Exit::Busy },
+            format!("the hold came too late: prune {generation} is deleting snapshot {snapshot}"),
+            if is_final {
+                Some(
+                    "the snapshot was forgotten, and it was decided to delete it; nothing can stop that",
+                )
+            } else {
+                Some("that is not decided yet: run `strongroom prune`, then try again")
+            },
+        ),
         Error::Fenced { session } => (
             Exit::Busy,
             format!("session {session} was fenced by another client; nothing is lost"),

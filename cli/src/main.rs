@@ -8,9 +8,11 @@ mod check;
 mod completions;
 mod dump;
 mod fail;
+mod forget;
 mod format;
 mod glob;
 mod help;
+mod hold;
 mod init;
 mod interrupt;
 mod key;
@@ -18,6 +20,7 @@ mod ls;
 mod open;
 mod output;
 mod progress;
+mod prune;
 mod reference;
 mod restore;
 mod sanitise;
@@ -76,6 +79,9 @@ fn start(cli: &Cli, out: Output) -> Result<Exit, Fail> {
         Command::Restore(args) => restore::run(&tool, args),
         Command::Dump(args) => dump::run(&tool, args),
         Command::Check(args) => check::run(&tool, args),
+        Command::Forget(args) => forget::run(&tool, args),
+        Command::Hold(args) => hold::run(&tool, args),
+        Command::Prune(args) => prune::run(&tool, args),
         Command::Key(args) => key::run(&tool, args),
         Command::Completions(args) => completions::run(&tool, args),
         Command::Reference => reference::run(&tool),

@@ -28,6 +28,7 @@ pub(crate) enum Work {
     Backup,
     Restore,
     Check,
+    Prune,
 }
 
 /// Lives as long as the run it watches; meanwhile the first signal stops that run in order.
@@ -176,6 +177,7 @@ fn draw(shared: &Shared) {
         let (done, found) = shared.position();
         let read = match shared.work {
             Work::Check => shared.tally.get(Counter::BytesRead),
+            Work::Prune => shared.tally.get(Counter::BytesStored),
             Work::Backup | Work::Restore => done,
         };
         let per_second = speed.update(read, Instant::now());
@@ -193,7 +195,7 @@ impl Shared {
     fn position(&self) -> (u64, u64) {
         let (done, found) = match self.work {
             Work::Backup | Work::Restore => (Counter::BytesDone, Counter::BytesFound),
-            Work::Check => (Counter::PacksDone, Counter::PacksFound),
+            Work::Check | Work::Prune => (Counter::PacksDone, Counter::PacksFound),
         };
         (self.tally.get(done), self.tally.get(found))
     }
@@ -203,7 +205,7 @@ impl Shared {
         let rest = match self.work {
             Work::Backup | Work::Restore => found.saturating_sub(done) as f64 / per_second,
             // Packs are alike in size, so the mean so far says how much is left.
-            Work::Check => {
+            Work::Check | Work::Prune => {
                 let left = found.saturating_sub(done) as f64 * read as f64 / done.max(1) as f64;
                 left / per_second
             }
@@ -217,7 +219,9 @@ impl Shared {
                 let files = format::count(self.tally.get(Counter::FilesDone));
                 format!("{} of {}  {files} files", format::bytes(done), format::bytes(found))
             }
-            Work::Check => format!("{} of {} packs", format::count(done), format::count(found)),
+            Work::Check | Work::Prune => {
+                format!("{} of {} packs", format::count(done), format::count(found))
+            }
         };
         format!("{amount}  {rate}/s{eta}")
     }

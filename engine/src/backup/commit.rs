@@ -9,6 +9,7 @@ use crate::format::snapshot::Directory;
 use crate::format::snapshot::{Class, Clock, Snapshot};
 use crate::repo::session::Session;
 use crate::store::Put;
+use crate::watch::{Problem, ProblemKind, Watch};
 
 /// `None`: a dry run.
 pub fn commit(
@@ -56,6 +57,14 @@ pub fn commit(
     if put == Put::Existed && repo.get(&name, u64::MAX)? != bytes {
         return Err(Error::Fenced { session: session.id });
     }
-    repo.keep_chain(sequence + 1, hash(&bytes))?;
+    remembered(work.watch(), repo.keep_chain(sequence + 1, hash(&bytes)));
     Ok(Some(session.id))
+}
+
+/// The snapshot stands. What the client could not keep in its own cache only makes the next one slower.
+pub fn remembered(watch: &dyn Watch, kept: Result<()>) {
+    if let Err(error) = kept {
+        let cause = format!("the snapshot is complete, but this was not kept: {error}");
+        watch.problem(Problem { kind: ProblemKind::Notice, name: b"cache".to_vec(), cause });
+    }
 }

@@ -185,7 +185,7 @@ impl Worker<'_> {
         work.count(Counter::FilesDone, 1);
         work.count(Counter::BytesDone, stat.size);
         if let Some(journal) = work.journal {
-            journal.append(path, &record)?;
+            journal.append(path, &record);
         }
         self.done(dir, place, Some(Done::Leaf(record)))
     }
@@ -267,7 +267,7 @@ impl Worker<'_> {
         let record =
             Record { signature: Signature { dev: stat.dev, ino: stat.ino, unsure }, entry, pieces };
         if let Some(journal) = work.journal {
-            journal.append(path, &record)?;
+            journal.append(path, &record);
         }
         self.done(dir, place, Some(Done::Leaf(record)))
     }

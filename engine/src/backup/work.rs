@@ -127,6 +127,10 @@ impl<'w> Work<'w> {
         self.watch.add(counter, n);
     }
 
+    pub fn watch(&self) -> &dyn Watch {
+        self.watch
+    }
+
     pub fn current(&self, path: &[u8]) {
         self.watch.current(path);
     }

@@ -3,13 +3,14 @@
 //! pack is read, opened, decoded, and every chunk proven by its id.
 //!
 //! ```text
-//! listing → records → snapshots → index runs → packs → walk → blame
+//! listing → records → snapshots → index runs → packs → walk → blame → settle → record
 //! ```
 //!
 //! Nothing stops at the first damage. What a role cannot open is left out, and a notice says so.
-//! Nothing is repaired or written here. Names are listed against the order in which writers write
-//! (snapshots first, packs last), so a backup that runs at the same time is never taken for damage;
-//! a prune that deletes meanwhile may be.
+//! Nothing is repaired here; written is only which frames are bad, so that the next backup of the
+//! good source stores them again. What has another sound copy is healed: a notice, no damage.
+//! Names are listed against the order in which writers write (snapshots first, packs last), so a
+//! backup that runs at the same time is never taken for damage; a prune that deletes meanwhile may be.
 
 mod blame;
 mod data;
@@ -17,8 +18,8 @@ mod findings;
 mod health;
 mod objects;
 mod packs;
-mod parallel;
 mod rosters;
+mod settle;
 mod snapshots;
 mod stream;
 mod walk;
@@ -32,6 +33,7 @@ use crate::format::id::SessionId;
 use crate::format::seal::Recipient;
 use crate::repo::Repo;
 use crate::repo::fetch::Fetcher;
+use crate::repo::parallel;
 use crate::watch::{Counter, Watch};
 
 use findings::Findings;
@@ -59,6 +61,8 @@ pub struct CheckReport {
     pub chunks: u64,
     /// Bytes of records, index runs, directories and packs that were read; what the walk fetched again is not counted.
     pub bytes_read: u64,
+    /// Frames that were found bad and are recorded as such from now on.
+    pub recorded: u64,
     /// In the order of their objects' names. The watch has heard of each of them too.
     pub damages: Vec<DamageFound>,
     pub seconds: f64,
@@ -118,10 +122,13 @@ pub fn run(repo: &Repo, options: &CheckOptions, watch: &dyn Watch) -> Result<Che
     let fetcher = Fetcher::new(repo, &runs.index);
     let bad = packs::check(&check, &fetcher, &listing, &control, &runs)?;
     let health = Health::new(&check, &runs.index, bad);
-    let broken = walk::walk(&check, &fetcher, &health, &live.roots)?;
-    if !broken.is_empty() {
-        blame::blame(&check, &fetcher, &broken, &live.roots)?;
+    let walked = walk::walk(&check, &fetcher, &health, &live.roots)?;
+    if !walked.broken.is_empty() {
+        blame::blame(&check, &fetcher, &walked.broken, &live.roots)?;
     }
+    let all_seen = repo.reads(Recipient::Meta) && live.count == live.roots.len() as u64;
+    settle::settle(&check, &health, &walked, all_seen);
+    let recorded = settle::record(&check, &fetcher, &health)?;
     Ok(CheckReport {
         snapshots: live.count,
         packs: listing.packs.len() as u64,
@@ -129,6 +136,7 @@ pub fn run(repo: &Repo, options: &CheckOptions, watch: &dyn Watch) -> Result<Che
         other_objects: listing.others.len() as u64 + listing.snapshots.len() as u64 - live.count,
         chunks: runs.chunks(),
         bytes_read: check.bytes_read.into_inner(),
+        recorded,
         damages: check.findings.into_damages(),
         seconds: started.elapsed().as_secs_f64(),
     })

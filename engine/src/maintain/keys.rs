@@ -181,8 +181,11 @@ fn put_slot(repo: &Repo, bundle: &Bundle, unlock: Unlock) -> Result<ObjectHash> 
 fn enlist(repo: &Repo, identity: &Identity) -> Result<Roster> {
     let store = &**repo.store();
     for _ in 0..RACES_MAX {
+        // In this order: a roster that comes in between is either the newest or has our number.
+        // The other way round we would cite one before it, and ours would be void.
+        let highest = highest_number(repo)?;
         let newest = newest_roster(store, repo.bundle())?.newest;
-        let (next, bytes) = with_identity(repo, &newest, highest_number(repo)?, identity)?;
+        let (next, bytes) = with_identity(repo, &newest, highest, identity)?;
         let name = object_name(&Roster::name(next.number))?;
         if store.put_if_absent(&name, &bytes)? == Put::Created {
             return Ok(next);

@@ -1,5 +1,6 @@
-//! Reading chunks back: which frame, fetch, open, decode, verify. Every copy of a chunk is tried before damage is
-//! reported. A small cache of decoded frames serves trees and single files; restore plans its own reads.
+//! Reading chunks back: which frame, fetch, open, decode, verify. Every copy of a chunk is tried
+//! before damage is reported. A small cache of decoded frames serves trees and single files;
+//! restore plans its own reads.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -11,8 +12,10 @@ use crate::format::index::{PackRow, RunFrame};
 use crate::format::pack::{BaseRow, ContextRow, base_rows_bytes};
 use crate::format::seal::{Context, Label, Sealer, frame_aad, frame_nonce};
 use crate::repo::Repo;
+use crate::repo::damage::{Suspects, is_proof};
 use crate::repo::lookup::{Copy, Index};
 use crate::repo::packer::pack_name;
+use crate::store::StoreError;
 
 /// Reads from packs are on this grid, so that the store does not learn where frames begin.
 pub const GRID_BYTES: u64 = 64 << 10;
@@ -52,6 +55,16 @@ pub struct Fetcher<'r> {
     index: &'r Index,
     openers: Mutex<HashMap<[u8; 72], Arc<Sealer>>>,
     cache: Mutex<Cache>,
+    suspects: Suspects,
+    later: Mutex<Later>,
+}
+
+/// What a later listing shows: while a long restore runs, a prune may move frames and delete packs.
+#[derive(Default)]
+struct Later {
+    index: Option<Arc<Index>>,
+    /// Chunks without any copy have been looked for in it; once is enough.
+    looked: bool,
 }
 
 type Plain = Arc<Vec<u8>>;
@@ -65,7 +78,17 @@ struct Cache {
 
 impl<'r> Fetcher<'r> {
     pub fn new(repo: &'r Repo, index: &'r Index) -> Self {
-        Self { repo, index, openers: Mutex::default(), cache: Mutex::default() }
+        let (openers, cache, suspects, later) = Default::default();
+        Self { repo, index, openers, cache, suspects, later }
+    }
+
+    pub fn repo(&self) -> &'r Repo {
+        self.repo
+    }
+
+    /// What looked damaged so far.
+    pub fn suspects(&self) -> &Suspects {
+        &self.suspects
     }
 
     pub fn index(&self) -> &'r Index {
@@ -74,15 +97,52 @@ impl<'r> Fetcher<'r> {
 
     /// The plain bytes of a chunk, proven by its id under `key`.
     pub fn chunk(&self, id: &ChunkId, key: &IdKey) -> Result<Vec<u8>> {
+        let copies = self.copies(id);
+        match self.any_of(&copies, id, key) {
+            Err(error @ (Error::Role { .. } | Error::Interrupted)) => Err(error),
+            Err(error) if self.list_again(&copies) => {
+                self.any_of(&self.copies(id), id, key).map_err(|_| error)
+            }
+            found => found,
+        }
+    }
+
+    fn copies(&self, id: &ChunkId) -> Vec<Copy> {
+        let later = self.later.lock().expect("no panic holds this lock").index.clone();
+        later.as_deref().unwrap_or(self.index).copies(id)
+    }
+
+    fn any_of(&self, copies: &[Copy], id: &ChunkId, key: &IdKey) -> Result<Vec<u8>> {
         let mut cause = "no index run names a pack that holds it".to_owned();
-        for copy in self.index.copies(id) {
-            match self.chunk_of(&copy, id, key) {
+        for copy in copies {
+            match self.chunk_of(copy, id, key) {
                 Ok(plain) => return Ok(plain),
                 Err(error @ (Error::Role { .. } | Error::Interrupted)) => return Err(error),
                 Err(error) => cause = error.to_string(),
             }
         }
         Err(Error::Damaged { what: format!("chunk {id}"), cause })
+    }
+
+    /// Lists the store again if a pack of these copies is gone, or once if there are no copies at
+    /// all: a prune moves a frame before it deletes its pack. `true`: there is a new listing.
+    fn list_again(&self, copies: &[Copy]) -> bool {
+        let gone = |copy: &Copy| {
+            let name = pack_name(&copy.place.pack.id);
+            matches!(self.repo.store().len(&name), Err(StoreError::NotFound { .. }))
+        };
+        let mut later = self.later.lock().expect("no panic holds this lock");
+        if !copies.iter().any(gone) && (later.looked || !copies.is_empty()) {
+            return false;
+        }
+        later.looked |= copies.is_empty();
+        match self.repo.index() {
+            Ok(index) => {
+                later.index = Some(Arc::new(index));
+                true
+            }
+            Err(_) => false,
+        }
     }
 
     fn chunk_of(&self, copy: &Copy, id: &ChunkId, key: &IdKey) -> Result<Vec<u8>> {
@@ -93,9 +153,10 @@ impl<'r> Fetcher<'r> {
         let chunk = plain
             .get(start..start + row.len as usize)
             .filter(|chunk| key.id(chunk) == *id)
-            .ok_or_else(|| Error::Damaged {
-                what: frame.named(),
-                cause: format!("its bytes are not those of chunk {id}"),
+            .ok_or_else(|| {
+                self.suspects.add(&frame, Some(*row));
+                let cause = format!("its bytes are not those of chunk {id}");
+                Error::Damaged { what: frame.named(), cause }
             })?;
         Ok(chunk.to_vec())
     }
@@ -128,7 +189,8 @@ impl<'r> Fetcher<'r> {
         let start = row.offset / GRID_BYTES * GRID_BYTES;
         let end = (row.offset + u64::from(row.stored)).next_multiple_of(GRID_BYTES);
         let mut buffer = vec![0; (end.min(pack.len) - start) as usize];
-        self.repo.store().get_range(&pack_name(&pack.id), start, &mut buffer)?;
+        let arrived = self.repo.store().get_range(&pack_name(&pack.id), start, &mut buffer);
+        self.suspect(frame, arrived.map_err(Error::from))?;
         let from = (row.offset - start) as usize;
         let stored = buffer
             .get_mut(from..from + row.stored as usize)
@@ -138,8 +200,8 @@ impl<'r> Fetcher<'r> {
         Ok(plain)
     }
 
-    /// Opens a frame that was fetched, in place, and decodes it into `plain`. The chunks inside are still to be
-    /// verified by their ids.
+    /// Opens a frame that was fetched, in place, and decodes it into `plain`. The chunks inside are
+    /// still to be verified by their ids.
     pub fn open(
         &self,
         frame: &FrameAt,
@@ -158,13 +220,23 @@ impl<'r> Fetcher<'r> {
             &frame.table_hash,
             &base_rows,
         );
-        let encoded = sealer
-            .open_in_place(frame_nonce(frame.row.ordinal), &aad, stored, "frame")
-            .named(&name)?;
+        let nonce = frame_nonce(frame.row.ordinal);
+        let encoded = sealer.open_in_place(nonce, &aad, stored, "frame").named(&name);
+        let encoded = self.suspect(frame, encoded)?;
         let prefix = self.prefix(&frame.bases)?;
         plain.clear();
         let bases: &[&[u8]] = if frame.bases.is_empty() { &[] } else { &[&prefix] };
-        decoder.decode(frame.row.codec, encoded, frame.row.plain, bases, plain).named(&name)
+        let decoded = decoder.decode(frame.row.codec, encoded, frame.row.plain, bases, plain);
+        self.suspect(frame, decoded.named(&name))
+    }
+
+    /// Notes a frame whose own bytes are bad.
+    fn suspect<T>(&self, frame: &FrameAt, result: Result<T>) -> Result<T> {
+        result.inspect_err(|error| {
+            if is_proof(error) {
+                self.suspects.add(frame, None);
+            }
+        })
     }
 
     /// The base ranges of a delta, concatenated. Bases are never deltas themselves.
@@ -176,8 +248,7 @@ impl<'r> Fetcher<'r> {
                 what: format!("base chunk {}", base.id),
                 cause: cause.to_owned(),
             };
-            let full =
-                self.index.copies(&base.id).into_iter().filter(|copy| copy.place.frame.bases == 0);
+            let full = self.copies(&base.id).into_iter().filter(|copy| copy.place.frame.bases == 0);
             let plain = full
                 .map(|copy| self.chunk_of(&copy, &base.id, key))
                 .find_map(|plain| plain.ok())
@@ -199,9 +270,8 @@ impl<'r> Fetcher<'r> {
         let context = Context::from_bytes(&frame.context.context).named(&name)?;
         let secret = self.repo.frame_secret(&context, &frame.pack.id, frame.pack.len)?;
         let commit = &frame.context.commit;
-        let sealer =
-            Sealer::opening(&secret, &context, Label::Frame, commit, "frame").named(&name)?;
-        let sealer = Arc::new(sealer);
+        let sealer = Sealer::opening(&secret, &context, Label::Frame, commit, "frame");
+        let sealer = Arc::new(self.suspect(frame, sealer.named(&name))?);
         let mut known = self.openers.lock().expect("no panic holds this lock");
         known.insert(frame.context.context, sealer.clone());
         Ok(sealer)

@@ -1,7 +1,11 @@
 //! The client's own record of what it has backed up: path, stat, entry and chunks of each finished
-//! file. It is the parent for every role, write-only ones included, and what an interrupted backup
-//! goes on from. Sealed under a key that only this identity has; appended in blocks; a torn tail is
-//! dropped. It is trusted for nothing but saving work: every chunk is still looked up in the index.
+//! file, and the packs that were stored. It is the parent for every role, write-only ones included,
+//! and what an interrupted backup goes on from. Sealed under a key that only this identity has;
+//! appended in blocks; a torn tail is dropped. Files are trusted for nothing but saving work: every
+//! chunk is still looked up in the index. A journal that cannot be written costs nothing but that.
+//!
+//! Its writer holds a lock on it (`flock`) for as long as it lives, so a journal that can be locked
+//! is that of a dead session; one that cannot is left alone.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
@@ -11,9 +15,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use aws_lc_rs::aead;
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 
 use crate::error::{Error, Result};
-use crate::format::id::{ChunkId, SessionId, hash, to_hex};
+use crate::format::id::{ChunkId, PackId, SessionId, hash, to_hex};
+use crate::format::pack::PackClass;
 use crate::format::tree::{Entry, TreeNode, leaf_from_encoded, put_entry};
 use crate::repo::Repo;
 use crate::repo::trees::Piece;
@@ -41,11 +48,23 @@ pub struct Record {
     pub pieces: Vec<Piece>,
 }
 
+/// A pack whose content a session has made durable, whether or not an index run came to name it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredPack {
+    pub id: PackId,
+    pub len: u64,
+    pub class: PackClass,
+    /// H of its directory's plaintext: nobody else can put another in its place.
+    pub directory: [u8; 32],
+}
+
 /// Journals of earlier runs, the newest first.
 pub struct Past {
     files: Vec<Reader>,
     /// The unfinished sessions among them: the new one adopts them.
     pub dead: Vec<SessionId>,
+    /// What those stored.
+    pub packs: Vec<StoredPack>,
 }
 
 struct Reader {
@@ -54,6 +73,7 @@ struct Reader {
     blocks: Vec<(u64, u32)>,
     /// First 8 bytes of H(path) → block, offset in its plain bytes.
     places: HashMap<u64, (u32, u32)>,
+    packs: Vec<StoredPack>,
     recent: Mutex<Option<(u32, std::sync::Arc<Vec<u8>>)>>,
 }
 
@@ -70,6 +90,8 @@ struct Writing {
     key: JournalKey,
     block: Vec<u8>,
     count: u64,
+    /// Why nothing is written any more.
+    failure: Option<io::Error>,
 }
 
 /// Opens the journals for a set of source paths and starts a new one. `None`: the client has no cache.
@@ -94,17 +116,31 @@ pub fn open(
     }
     parts.sort_by_key(|(modified, _, _)| std::cmp::Reverse(*modified));
     let key = |salt: &[u8; 32]| JournalKey::new(repo, salt);
-    let mut past = Past { files: Vec::new(), dead: Vec::new() };
-    for (_, dead, path) in &parts {
-        past.files.extend(Reader::open(path, &key).ok().flatten());
-        past.dead.push(*dead);
+    let mut past = Past { files: Vec::new(), dead: Vec::new(), packs: Vec::new() };
+    let mut older = Vec::new();
+    for (_, dead, path) in parts {
+        let Ok(file) = File::open(&path) else { continue };
+        if is_held(&file) {
+            continue;
+        }
+        if let Ok(Some(mut reader)) = Reader::new(file, &key) {
+            past.packs.append(&mut reader.packs);
+            past.files.push(reader);
+        }
+        past.dead.push(dead);
+        older.push(path);
     }
-    past.files.extend(Reader::open(&done, &key).ok().flatten());
+    let finished = File::open(&done).and_then(|file| Reader::new(file, &key));
+    past.files.extend(finished.ok().flatten());
     let path = cache.join(format!("{stem}.{session}"));
     let salt: [u8; 32] = repo.env().random();
     let writing = Writing::create(&path, &salt, JournalKey::new(repo, &salt)).map_err(failed)?;
-    let older = parts.into_iter().map(|(_, _, path)| path).collect();
     Ok(Some((past, Journal { inner: Mutex::new(writing), path, done, older })))
+}
+
+/// Does its writer live? Where a file system has no locks, nobody's is taken to.
+fn is_held(file: &File) -> bool {
+    flock(file, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK)
 }
 
 impl Past {
@@ -119,21 +155,39 @@ impl Past {
 }
 
 impl Journal {
-    pub fn append(&self, path: &[u8], record: &Record) -> Result<()> {
+    pub fn append(&self, path: &[u8], record: &Record) {
         let mut bytes = Vec::with_capacity(256 + path.len() + record.pieces.len() * 37);
         encode(path, record, &mut bytes);
+        self.write(&bytes, BLOCK_BYTES);
+    }
+
+    /// Right after the store said that its content is durable. What was finished before goes out with it: files
+    /// whose chunks are in packs that were not stored would have to be read again anyway.
+    pub fn append_pack(&self, pack: &StoredPack) {
+        let mut bytes = Vec::with_capacity(PACK_RECORD);
+        encode_pack(pack, &mut bytes);
+        self.write(&bytes, 0);
+    }
+
+    fn write(&self, record: &[u8], block_bytes: usize) {
         let mut writing = self.inner.lock().expect("no panic holds this lock");
-        writing.block.extend_from_slice(&bytes);
-        if writing.block.len() < BLOCK_BYTES {
-            return Ok(());
+        writing.block.extend_from_slice(record);
+        if writing.block.len() >= block_bytes {
+            writing.flush();
         }
-        writing.flush().map_err(|source| Error::Cache { path: self.path.clone(), source })
     }
 
     /// The session has committed: this is the parent from now on, what came before is done with.
+    /// An error says that this, or something before it, could not be written: the next backup reads more than it
+    /// would have to.
     pub fn commit(self) -> Result<()> {
         let failed = |source| Error::Cache { path: self.path.clone(), source };
-        self.inner.lock().expect("no panic holds this lock").flush().map_err(failed)?;
+        let mut writing = self.inner.lock().expect("no panic holds this lock");
+        writing.flush();
+        if let Some(failure) = writing.failure.take() {
+            let _ = std::fs::remove_file(&self.path);
+            return Err(failed(failure));
+        }
         std::fs::rename(&self.path, &self.done).map_err(failed)?;
         for older in &self.older {
             let _ = std::fs::remove_file(older);
@@ -149,38 +203,49 @@ impl Journal {
 
 impl Writing {
     fn create(path: &Path, salt: &[u8; 32], key: JournalKey) -> io::Result<Self> {
+        // It gets its name when it is locked: nobody sees it without.
+        let mut fresh = path.as_os_str().to_owned();
+        fresh.push(".new");
         let mut file =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
+        let _ = flock(&file, FlockOperation::NonBlockingLockExclusive);
         file.write_all(MAGIC)?;
         file.write_all(salt)?;
-        Ok(Self { file, key, block: Vec::with_capacity(BLOCK_BYTES * 2), count: 0 })
+        std::fs::rename(&fresh, path)?;
+        let block = Vec::with_capacity(BLOCK_BYTES * 2);
+        Ok(Self { file, key, block, count: 0, failure: None })
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        if self.block.is_empty() {
-            return Ok(());
+    /// After a failure the end of the file is unknown, so nothing more is written.
+    fn flush(&mut self) {
+        if self.failure.is_none() && !self.block.is_empty() {
+            self.key.seal(self.count, &mut self.block);
+            self.count += 1;
+            let len = (self.block.len() as u32).to_le_bytes();
+            let written = self.file.write_all(&len).and_then(|()| self.file.write_all(&self.block));
+            self.failure = written.err();
         }
-        self.key.seal(self.count, &mut self.block);
-        self.count += 1;
-        self.file.write_all(&(self.block.len() as u32).to_le_bytes())?;
-        self.file.write_all(&self.block)?;
         self.block.clear();
-        Ok(())
     }
 }
 
 impl Reader {
     /// `None`: not there, or not ours.
-    fn open(path: &Path, key: &dyn Fn(&[u8; 32]) -> JournalKey) -> io::Result<Option<Self>> {
-        let mut file = File::open(path)?;
+    fn new(mut file: File, key: &dyn Fn(&[u8; 32]) -> JournalKey) -> io::Result<Option<Self>> {
         let mut head = [0; 48];
         file.read_exact(&mut head)?;
         if &head[..16] != MAGIC {
             return Ok(None);
         }
         let salt: [u8; 32] = head[16..].try_into().expect("32 bytes");
-        let (blocks, recent) = (Vec::new(), Mutex::default());
-        let mut reader = Self { file, key: key(&salt), blocks, places: HashMap::new(), recent };
+        let mut reader = Self {
+            file,
+            key: key(&salt),
+            blocks: Vec::new(),
+            places: HashMap::new(),
+            packs: Vec::new(),
+            recent: Mutex::default(),
+        };
         reader.scan(48);
         Ok(Some(reader))
     }
@@ -199,9 +264,12 @@ impl Reader {
                 return;
             };
             let mut rest = &plain[..];
-            while let Some((path, _, after)) = split(rest) {
+            while let Some((path, record, after)) = split(rest) {
                 let place = (number as u32, (plain.len() - rest.len()) as u32);
-                self.places.insert(path_key(path), place);
+                match path {
+                    [] => self.packs.extend(decode_pack(record)),
+                    path => drop(self.places.insert(path_key(path), place)),
+                }
                 rest = after;
             }
             offset += 4 + u64::from(u32::from_le_bytes(len));
@@ -307,6 +375,26 @@ fn encode(path: &[u8], record: &Record, out: &mut Vec<u8>) {
     }
     let len = (out.len() - 4) as u32;
     out[..4].copy_from_slice(&len.to_le_bytes());
+}
+
+/// `length of the rest u32 ‖ 0 u32 (no path) ‖ id ‖ length u64 ‖ class u8 ‖ H(directory)`.
+const PACK_RECORD: usize = 4 + 4 + 32 + 8 + 1 + 32;
+
+fn encode_pack(pack: &StoredPack, out: &mut Vec<u8>) {
+    out.extend_from_slice(&(PACK_RECORD as u32 - 4).to_le_bytes());
+    out.extend_from_slice(&[0; 4]);
+    out.extend_from_slice(&pack.id.0);
+    out.extend_from_slice(&pack.len.to_le_bytes());
+    out.push(pack.class as u8);
+    out.extend_from_slice(&pack.directory);
+}
+
+fn decode_pack(mut bytes: &[u8]) -> Option<StoredPack> {
+    let id = PackId(take(&mut bytes, 32)?.try_into().ok()?);
+    let len = take_u64(&mut bytes)?;
+    let class = PackClass::from_u8(take(&mut bytes, 1)?[0])?;
+    let directory = take(&mut bytes, 32)?.try_into().ok()?;
+    Some(StoredPack { id, len, class, directory })
 }
 
 fn take<'b>(bytes: &mut &'b [u8], n: usize) -> Option<&'b [u8]> {

@@ -2,7 +2,7 @@
 //! a fuse filter in front of each, and the claims of this session, so that no two threads store one chunk twice.
 //! It does not decide what is stored; it does not know the store.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, RwLock};
 
@@ -21,10 +21,23 @@ pub struct Packs {
     pub listed: HashMap<PackId, u64>,
     /// In an undecided proposal or a verdict: still readable, but nothing new may rely on them.
     pub condemned: HashSet<PackId>,
+    /// In a verdict: being deleted.
+    pub doomed: HashSet<PackId>,
+    /// Index runs in a verdict.
+    pub doomed_runs: HashSet<ObjectHash>,
     /// Proven by an identity that can read.
     pub attested: HashSet<PackId>,
     /// Frames recorded as damaged, by pack and offset: treated as absent by writers.
-    pub damaged: HashSet<(PackId, u64)>,
+    pub damaged: BTreeSet<(PackId, u64)>,
+    /// A record of damaged frames could not be read: there may be more of them.
+    pub unsure: bool,
+}
+
+impl Packs {
+    /// Are frames of this pack recorded as damaged?
+    pub fn has_damaged(&self, pack: &PackId) -> bool {
+        self.damaged.range((*pack, 0)..=(*pack, u64::MAX)).next().is_some()
+    }
 }
 
 /// Whose packs a writer may rely on (DESIGN.md, 5: dedup trust).
@@ -71,8 +84,22 @@ impl Index {
             let _ = std::fs::remove_file(path);
             return false;
         };
-        self.push(segment);
+        self.push(segment, name);
         true
+    }
+
+    /// Deletes cached runs that the store no longer has. A fresh one that another process is just writing may be among
+    /// them: it is fetched again.
+    pub fn sweep_cache(&self, listed: &[ObjectHash]) {
+        let Some(Ok(files)) = self.cache.as_ref().map(std::fs::read_dir) else { return };
+        let listed: HashSet<String> = listed.iter().map(|name| format!("{name}.run")).collect();
+        for file in files.flatten() {
+            let name = file.file_name();
+            let name = name.to_string_lossy();
+            if name.ends_with(".run") && !listed.contains(&*name) {
+                let _ = std::fs::remove_file(file.path());
+            }
+        }
     }
 
     /// Takes in the payload of a run that was fetched, opened and verified, or just written.
@@ -85,7 +112,7 @@ impl Index {
             }
             None => Segment::hold(payload),
         };
-        self.push(segment);
+        self.push(segment, name);
         Ok(())
     }
 
@@ -108,7 +135,8 @@ impl Index {
         Ok(())
     }
 
-    fn push(&self, segment: Segment) {
+    fn push(&self, mut segment: Segment, name: &ObjectHash) {
+        segment.name = Some(*name);
         let run = segment.run();
         for (place, pack) in (0..).zip(run.packs()) {
             let sound = self.packs.listed.get(&pack.id) == Some(&pack.len);
@@ -122,16 +150,35 @@ impl Index {
         self.segments.write().expect("no panic holds this lock").push(Arc::new(segment));
     }
 
-    /// May a new snapshot rely on this chunk being stored?
+    /// May a new snapshot rely on this chunk being stored? A delta is as good as its bases.
     pub fn knows(&self, id: &ChunkId) -> bool {
         let segments = self.segments.read().expect("no panic holds this lock");
-        segments.iter().any(|segment| {
-            segment.may_hold(id)
-                && segment.run().find(id).any(|place| {
-                    segment.relied(place.frame.pack)
-                        && !self.packs.damaged.contains(&(place.pack.id, place.frame.offset))
-                })
+        self.relies(&segments, id, |run, place| {
+            let bases = || run.bases(&place.frame).expect("validated with the run");
+            let full = |_: &Run, base: &Location| base.frame.bases == 0;
+            place.frame.bases == 0 || bases().all(|base| self.relies(&segments, &base.id, full))
         })
+    }
+
+    /// Is there a copy that may be relied on, and that `also` is true for?
+    fn relies(
+        &self,
+        segments: &[Arc<Segment>],
+        id: &ChunkId,
+        also: impl Fn(&Run, &Location) -> bool,
+    ) -> bool {
+        let relies = |segment: &Segment| {
+            let run = segment.run();
+            run.find(id).any(|place| {
+                segment.relied(place.frame.pack) && !self.is_damaged(&place) && also(&run, &place)
+            })
+        };
+        segments.iter().any(|segment| segment.may_hold(id) && relies(segment))
+    }
+
+    /// Is the frame recorded as damaged?
+    fn is_damaged(&self, place: &Location) -> bool {
+        self.packs.damaged.contains(&(place.pack.id, place.frame.offset))
     }
 
     /// Claims a chunk for the caller to store, unless it is stored or claimed.
@@ -155,19 +202,20 @@ impl Index {
         self.shard(id).lock().expect("no panic holds this lock").contains(id) || self.knows(id)
     }
 
-    /// Every copy of a chunk in a pack that the listing shows, the ones a writer would rely on first.
+    /// Every copy of a chunk in a pack that the listing shows: the ones a writer would rely on first, those recorded as
+    /// damaged last.
     pub fn copies(&self, id: &ChunkId) -> Vec<Copy> {
         let mut copies = Vec::new();
         for segment in self.segments().iter().filter(|segment| segment.may_hold(id)) {
             let run = segment.run();
             for place in run.find(id) {
                 if segment.sound(place.frame.pack) {
-                    let relied = segment.relied(place.frame.pack);
-                    copies.push((relied, Copy { place, segment: segment.clone() }));
+                    let worse = (self.is_damaged(&place), !segment.relied(place.frame.pack));
+                    copies.push((worse, Copy { place, segment: segment.clone() }));
                 }
             }
         }
-        copies.sort_by_key(|(relied, _)| !relied);
+        copies.sort_by_key(|(worse, _)| *worse);
         copies.into_iter().map(|(_, copy)| copy).collect()
     }
 

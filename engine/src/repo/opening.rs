@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::env::Env;
 use crate::error::{Error, FormatError, Named, Result};
-use crate::format::control::{Attestation, Damage, Proposal, Verdict};
+use crate::format::control::{Attestation, Damage};
 use crate::format::id::{ObjectHash, PackId, RepositoryId, from_hex, hash};
 use crate::format::kind::parse_number;
 use crate::format::record::{Kind, Record, check_rot};
@@ -16,9 +16,13 @@ use crate::format::repo::RepoFile;
 use crate::format::roster::{Link, State, Trust, validate_next};
 use crate::format::slot::{Bundle, Role, Slot, Unlock};
 use crate::repo::Repo;
+use crate::repo::despite::{Despite, PassedOver};
 use crate::repo::lookup::{Index, Packs, Trusted};
 use crate::repo::records::{RECORD_BYTES_MAX, RUN_BYTES_MAX, object_name};
 use crate::store::{Store, StoreError};
+
+/// How often the store is listed anew when runs vanish under us.
+const LISTINGS_MAX: usize = 8;
 
 impl Repo {
     /// Opens the repository in `store` with the first slot that `unlock` fits. `cache` is the
@@ -76,32 +80,57 @@ impl Repo {
         })
     }
 
-    /// The index for reading: every run that can be read, every pack that is there.
+    /// The index: every run, every pack that is there. A run or record that is damaged is an error.
     pub fn index(&self) -> Result<Index> {
+        Ok(self.index_despite(Despite::Nothing)?.0)
+    }
+
+    pub(crate) fn index_despite(&self, despite: Despite) -> Result<(Index, PassedOver)> {
+        // A run that was merged away between listing and reading stands in another run, which may be too new for the
+        // listing that we have: so everything is listed again.
+        for _ in 0..LISTINGS_MAX {
+            let mut damaged = PassedOver::new(despite);
+            if let Some(index) = self.index_as_listed(&mut damaged)? {
+                return Ok((index, damaged));
+            }
+        }
+        let cause = "its index runs vanish as fast as they are listed".to_owned();
+        Err(Error::Damaged { what: "index".to_owned(), cause })
+    }
+
+    /// `None`: a run that was listed is gone.
+    fn index_as_listed(&self, damaged: &mut PassedOver) -> Result<Option<Index>> {
         let mut packs = Packs::default();
-        self.read_retired(&mut packs)?;
+        let retired = self.read_retired(&mut packs);
+        damaged.take(Despite::Retired, "retired", retired)?;
         self.store().list("packs", &mut |name, len| {
             if let Some(id) = from_hex(name.last()) {
                 packs.listed.insert(PackId(id), len);
             }
         })?;
-        self.read_attested(&mut packs)?;
-        self.read_damaged(&mut packs)?;
+        self.read_attested(&mut packs, damaged)?;
+        self.read_damaged(&mut packs, damaged)?;
         let runs = self.cache().map(|cache| cache.join("runs"));
         let index = Index::new(packs, self.trusted(), runs);
-        for name in self.object_hashes("index")? {
-            if !index.add_cached(&name) {
-                self.fetch_run(&index, &name)?;
+        let names = self.object_hashes("index")?;
+        for name in &names {
+            if index.add_cached(name) {
+                continue;
+            }
+            let fetched = self.fetch_run(&index, name);
+            if damaged.take(Despite::Runs, &format!("index/{name}"), fetched)? == Some(false) {
+                return Ok(None);
             }
         }
-        Ok(index)
+        index.sweep_cache(&names);
+        Ok(Some(index))
     }
 
-    pub(crate) fn fetch_run(&self, index: &Index, id: &ObjectHash) -> Result<()> {
+    /// `false`: it is not there.
+    pub(crate) fn fetch_run(&self, index: &Index, id: &ObjectHash) -> Result<bool> {
         let name = format!("index/{id}");
         let read = match self.read(Kind::IndexRun, &name, RUN_BYTES_MAX) {
-            // Merged away between listing and reading: what it said stands in another run.
-            Err(Error::Store(StoreError::NotFound { .. })) => return Ok(()),
+            Err(Error::Store(StoreError::NotFound { .. })) => return Ok(false),
             read => read?,
         };
         let (_, payload) = self.open_sealed(Kind::IndexRun, &name, &read.body)?;
@@ -111,7 +140,7 @@ impl Repo {
             let cause = "it describes packs of another author".to_owned();
             return Err(Error::Damaged { what: name, cause });
         }
-        index.add(id, payload)
+        index.add(id, payload).map(|()| true)
     }
 
     /// The hashes that name the objects below a content-named folder.
@@ -125,46 +154,49 @@ impl Repo {
 
     /// Packs in undecided proposals and in verdicts.
     fn read_retired(&self, packs: &mut Packs) -> Result<()> {
-        let mut names = Vec::new();
-        self.store().list("retired", &mut |name, _| names.push(name))?;
-        let decided: HashSet<String> = names
-            .iter()
-            .filter_map(|name| name.as_str().strip_suffix(".verdict").map(str::to_owned))
-            .collect();
-        for name in &names {
-            let name = name.as_str();
-            let condemned = if name.ends_with(".verdict") {
-                let read = self.read(Kind::Verdict, name, RECORD_BYTES_MAX)?;
-                Verdict::from_cbor(&read.body).named(name)?.doomed.packs
-            } else if decided.contains(name) {
-                continue;
-            } else {
-                let read = self.read(Kind::Proposal, name, RECORD_BYTES_MAX)?;
-                Proposal::from_cbor(&read.body).named(name)?.doomed.packs
-            };
-            packs.condemned.extend(condemned);
+        for generation in self.retired()?.into_values() {
+            match (generation.verdict, generation.proposal) {
+                (Some(verdict), _) => {
+                    packs.doomed.extend(verdict.doomed.packs);
+                    packs.doomed_runs.extend(verdict.doomed.runs);
+                }
+                (None, Some(proposed)) => packs.condemned.extend(proposed.proposal.doomed.packs),
+                (None, None) => {}
+            }
         }
+        packs.condemned.extend(packs.doomed.iter());
         Ok(())
     }
 
-    fn read_attested(&self, packs: &mut Packs) -> Result<()> {
+    fn read_attested(&self, packs: &mut Packs, damaged: &mut PassedOver) -> Result<()> {
         for id in self.object_hashes("attest")? {
             let name = format!("attest/{id}");
-            let read = self.read(Kind::Attestation, &name, RECORD_BYTES_MAX)?;
-            packs.attested.extend(Attestation::from_cbor(&read.body).named(&name)?.packs);
+            let read = self.read(Kind::Attestation, &name, RECORD_BYTES_MAX);
+            let attested = read.and_then(|read| Attestation::from_cbor(&read.body).named(&name));
+            packs.attested.extend(
+                damaged.take(Despite::Records, &name, attested)?.into_iter().flat_map(|a| a.packs),
+            );
         }
         Ok(())
     }
 
-    fn read_damaged(&self, packs: &mut Packs) -> Result<()> {
+    fn read_damaged(&self, packs: &mut Packs, damaged: &mut PassedOver) -> Result<()> {
         for id in self.object_hashes("damaged")? {
             let name = format!("damaged/{id}");
-            let read = self.read(Kind::Damage, &name, RECORD_BYTES_MAX)?;
-            let (_, body) = self.open_sealed(Kind::Damage, &name, &read.body)?;
-            let frames = Damage::from_cbor(&body).named(&name)?.frames;
-            packs.damaged.extend(frames.iter().map(|frame| (frame.pack, frame.offset)));
+            match damaged.take(Despite::Records, &name, self.damage(&name))? {
+                Some(found) => packs
+                    .damaged
+                    .extend(found.frames.iter().map(|frame| (frame.pack, frame.offset))),
+                None => packs.unsure = true,
+            }
         }
         Ok(())
+    }
+
+    fn damage(&self, name: &str) -> Result<Damage> {
+        let read = self.read(Kind::Damage, name, RECORD_BYTES_MAX)?;
+        let (_, body) = self.open_sealed(Kind::Damage, name, &read.body)?;
+        Damage::from_cbor(&body).named(name)
     }
 
     /// Packs of our own, of owners, and attested ones (DESIGN.md, 5).

@@ -6,35 +6,36 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::env::TimeNs;
 use crate::error::Result;
-use crate::format::id::PackId;
+use crate::format::id::{PackId, hash};
 use crate::format::index::{PackRow, RunBuilder};
-use crate::format::pack::{
-    Directory, FrameRow, HEADER_LEN, PackClass, PackHeader, TRAILER_LEN, Trailer,
-};
-use crate::format::seal::{
-    COMMIT_LEN, Context, Label, Recipient, Sealer, frame_nonce, padme, sealed_stream_len,
-};
+use crate::format::pack::PackClass;
+use crate::format::seal::Recipient;
 use crate::repo::Repo;
+use crate::repo::journal::{Journal, StoredPack};
 use crate::repo::lookup::Index;
-use crate::repo::records::trailer_aad;
+use crate::repo::pack_file::{FinishedPack, PackFrame};
 use crate::repo::session::{SealedFrame, Session};
-use crate::store::{ObjectName, Staged};
+use crate::store::ObjectName;
+
+pub use crate::repo::pack_file::OpenPack;
 
 /// A session whose frames stay below this writes one mixed pack.
 const MIXED_BELOW_BYTES: u64 = 4 << 20;
 /// An index run is written after so many packs, or so long after the last one.
-const PACKS_PER_RUN: usize = 16;
+pub(super) const PACKS_PER_RUN: usize = 16;
 const RUN_INTERVAL_NS: TimeNs = 300 * 1_000_000_000;
 
 pub struct Packer<'r> {
-    repo: &'r Repo,
+    pub(super) repo: &'r Repo,
     session: &'r Session,
-    index: &'r Index,
+    pub(super) index: &'r Index,
     early: Mutex<Early>,
     /// Several open data packs, so that workers do not wait for each other; one for trees, one for references.
     lanes: Vec<Mutex<Option<OpenPack>>>,
     finished: Mutex<Finished>,
     stored_bytes: AtomicU64,
+    /// Is told of every pack that is stored.
+    journal: Option<&'r Journal>,
     /// Frames are made and dropped: nothing reaches the store.
     dry_run: bool,
 }
@@ -52,22 +53,6 @@ struct Finished {
     last_run: TimeNs,
 }
 
-struct FinishedPack {
-    row: PackRow,
-    name: ObjectName,
-    directory: Directory,
-}
-
-/// A pack being filled.
-pub struct OpenPack {
-    staged: Box<dyn Staged>,
-    hasher: blake3::Hasher,
-    class: PackClass,
-    len: u64,
-    directory: Directory,
-    recipients: Vec<Recipient>,
-}
-
 impl<'r> Packer<'r> {
     pub fn new(repo: &'r Repo, session: &'r Session, index: &'r Index, dry_run: bool) -> Self {
         let data_lanes = repo.env().threads().div_ceil(2);
@@ -79,8 +64,14 @@ impl<'r> Packer<'r> {
             lanes: (0..data_lanes + 2).map(|_| Mutex::default()).collect(),
             finished: Mutex::new(Finished { packs: Vec::new(), last_run: repo.env().now() }),
             stored_bytes: AtomicU64::new(0),
+            journal: None,
             dry_run,
         }
+    }
+
+    /// What is stored from now on can be adopted if this session dies.
+    pub fn journaling(self, journal: Option<&'r Journal>) -> Self {
+        Self { journal, ..self }
     }
 
     pub fn session(&self) -> &'r Session {
@@ -168,66 +159,40 @@ impl<'r> Packer<'r> {
         full: &dyn Fn(OpenPack) -> Result<()>,
     ) -> Result<()> {
         let limit = self.repo.file().pack_size;
+        let keys = self.session.keys(frame.recipient);
+        let frame = PackFrame {
+            context: &keys.context,
+            seal: &keys.seal,
+            codec: frame.codec as u8,
+            ordinal: frame.ordinal,
+            plain: frame.plain_len,
+            stored: &frame.stored,
+            chunks: &frame.chunks,
+            bases: &frame.bases,
+        };
         if let Some(pack) = lane.take_if(|pack| pack.len_with(&frame) > limit) {
             full(pack)?;
         }
         if lane.is_none() {
-            *lane = Some(OpenPack::begin(self.repo, self.session, class)?);
+            let (session, epoch) = (self.session.id, self.session.epoch);
+            *lane = Some(OpenPack::begin(self.repo, session, epoch, class)?);
         }
-        lane.as_mut().expect("just begun").push(self.session, frame)
+        lane.as_mut().expect("just begun").push(&frame)
     }
 
-    /// Directory, padding and trailer; then the pack is durable under its name.
-    fn close(&self, mut pack: OpenPack, is_full: bool) -> Result<()> {
-        let end = pack.len;
-        let shape = pack.shape();
-        let needed = shape.pack_len(end);
-        let limit = self.repo.file().pack_size;
-        let total = if is_full { limit } else { padme(needed).min(limit) };
-        pack.pad(self.repo, total - needed)?;
-        let context = Context {
-            suite: self.repo.file().suite,
-            recipient: Recipient::Index,
-            epoch: self.session.epoch,
-            repository: self.repo.id(),
-            session: self.session.id,
-            salt: self.repo.env().random(),
-        };
-        let secret = self.repo.index_key(self.session.epoch)?;
-        let offset = pack.len;
-        let sealer = Sealer::new(&secret, &context, Label::PackDirectory);
-        pack.write(sealer.commit())?;
-        pack.write(&sealer.seal_stream(&pack.directory.to_bytes()))?;
-        let trailer = Trailer {
-            directory_offset: offset,
-            directory_len: pack.len - offset,
-            frames_end: end,
-            frames: shape.frames as u32,
-            chunks: shape.chunks as u32,
-        };
-        let sealer = Sealer::new(&secret, &context, Label::PackTrailer);
-        let mut sealed = trailer.to_bytes().to_vec();
-        sealer.seal_in_place(frame_nonce(0), &trailer_aad(&sealer, total), &mut sealed);
-        pack.write(&context.to_bytes())?;
-        pack.write(sealer.commit())?;
-        pack.write(&sealed)?;
-        assert_eq!(pack.len, total, "a pack has the length that was planned");
-        self.register(pack, total)
-    }
-
-    fn register(&self, pack: OpenPack, len: u64) -> Result<()> {
-        let OpenPack { staged, hasher, class, directory, .. } = pack;
-        let id = PackId(*hasher.finalize().as_bytes());
-        let name = pack_name(&id);
-        staged.commit(&name)?;
-        self.stored_bytes.fetch_add(len, Ordering::Relaxed);
-        let row = PackRow { id, len, author: self.repo.identity(), class };
-        let mut finished = self.finished.lock().expect("no panic holds this lock");
-        finished.packs.push(FinishedPack { row, name, directory });
+    fn close(&self, pack: OpenPack, is_full: bool) -> Result<()> {
+        let pack = pack.close(self.repo, self.repo.identity(), is_full)?;
+        if let Some(journal) = self.journal {
+            let PackRow { id, len, class, .. } = pack.row;
+            let directory = hash(&pack.directory.to_bytes());
+            journal.append_pack(&StoredPack { id, len, class, directory });
+        }
+        self.stored_bytes.fetch_add(pack.row.len, Ordering::Relaxed);
+        self.finished.lock().expect("no panic holds this lock").packs.push(pack);
         Ok(())
     }
 
-    fn write_run(&self, packs: Vec<FinishedPack>) -> Result<()> {
+    pub(super) fn write_run(&self, packs: Vec<FinishedPack>) -> Result<()> {
         self.repo.store().make_durable(&mut packs.iter().map(|pack| &pack.name))?;
         let mut builder = RunBuilder::new();
         for pack in packs {
@@ -238,107 +203,6 @@ impl<'r> Packer<'r> {
         let (name, bytes) = self.repo.put_sealed_run(&payload, self.session.epoch)?;
         self.stored_bytes.fetch_add(bytes, Ordering::Relaxed);
         self.index.add_own(&name, payload)
-    }
-}
-
-impl OpenPack {
-    fn begin(repo: &Repo, session: &Session, class: PackClass) -> Result<Self> {
-        let mut pack = Self {
-            staged: repo.store().stage()?,
-            hasher: blake3::Hasher::new(),
-            class,
-            len: 0,
-            directory: Directory::default(),
-            recipients: Vec::new(),
-        };
-        let header = PackHeader {
-            session: session.id,
-            epoch: session.epoch,
-            class,
-            suite: repo.file().suite.code(),
-        };
-        pack.write(&header.to_bytes())?;
-        assert_eq!(pack.len, HEADER_LEN as u64);
-        Ok(pack)
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.hasher.update(bytes);
-        self.len += bytes.len() as u64;
-        Ok(self.staged.write(bytes)?)
-    }
-
-    fn push(&mut self, session: &Session, frame: SealedFrame) -> Result<()> {
-        let known = self.recipients.iter().position(|&recipient| recipient == frame.recipient);
-        let context = known.unwrap_or_else(|| {
-            let keys = session.keys(frame.recipient);
-            self.directory.contexts.push(keys.context);
-            self.directory.seals.push(keys.seal.clone());
-            self.recipients.push(frame.recipient);
-            self.recipients.len() - 1
-        });
-        self.directory.frames.push(FrameRow {
-            offset: self.len,
-            ordinal: frame.ordinal,
-            stored: frame.stored.len() as u32,
-            plain: frame.plain_len,
-            chunks: frame.chunks.len() as u32,
-            bases: frame.bases.len() as u32,
-            context: context as u32,
-            codec: frame.codec as u8,
-        });
-        self.directory.chunks.extend_from_slice(&frame.chunks);
-        self.directory.bases.extend_from_slice(&frame.bases);
-        self.write(&frame.stored)
-    }
-
-    fn shape(&self) -> Shape {
-        Shape {
-            contexts: self.directory.contexts.len() as u64,
-            frames: self.directory.frames.len() as u64,
-            chunks: self.directory.chunks.len() as u64,
-            bases: self.directory.bases.len() as u64,
-        }
-    }
-
-    /// Length of the whole pack, unpadded, with one more frame.
-    fn len_with(&self, frame: &SealedFrame) -> u64 {
-        let mut shape = self.shape();
-        shape.contexts += u64::from(!self.recipients.contains(&frame.recipient));
-        shape.frames += 1;
-        shape.chunks += frame.chunks.len() as u64;
-        shape.bases += frame.bases.len() as u64;
-        shape.pack_len(self.len + frame.stored.len() as u64)
-    }
-
-    /// Random bytes: whoever holds the store cannot tell them from frames.
-    fn pad(&mut self, repo: &Repo, mut n: u64) -> Result<()> {
-        let mut stream = blake3::Hasher::new_keyed(&repo.env().random()).finalize_xof();
-        let mut buffer = vec![0; 64 << 10];
-        while n > 0 {
-            let piece = &mut buffer[..n.min(64 << 10) as usize];
-            stream.fill(piece);
-            self.write(piece)?;
-            n -= piece.len() as u64;
-        }
-        Ok(())
-    }
-}
-
-/// How many rows a directory has; there are as many seals as contexts.
-struct Shape {
-    contexts: u64,
-    frames: u64,
-    chunks: u64,
-    bases: u64,
-}
-
-impl Shape {
-    /// Length of the whole pack, unpadded, whose frames end at `end`.
-    fn pack_len(&self, end: u64) -> u64 {
-        let Self { contexts, frames, chunks, bases } = *self;
-        let directory = Directory::encoded_len(contexts, contexts, frames, chunks, bases);
-        end + COMMIT_LEN as u64 + sealed_stream_len(directory) + TRAILER_LEN as u64
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, FormatError, Named, Result};
 use crate::format::id::{IdentityId, ObjectHash, PackId, SessionId, hash};
+use crate::format::index::Run;
 use crate::format::pack::{Directory, SealRow, TRAILER_LEN, Trailer};
 use crate::format::record::{Kind, Record, check_rot};
 use crate::format::roster::{Identity, Roster, State};
@@ -50,8 +51,18 @@ impl Repo {
         body: &[u8],
     ) -> Result<(Put, Vec<u8>)> {
         let bytes = self.signed(kind, body, name);
-        let put = self.store().put_if_absent(&object_name(name)?, &bytes)?;
+        let put = self.put(name, &bytes)?;
         Ok((put, bytes))
+    }
+
+    /// Durable whatever comes out: what existed already, say from an attempt whose answer was lost, was only visible.
+    fn put(&self, name: &str, bytes: &[u8]) -> Result<Put> {
+        let name = object_name(name)?;
+        let put = self.store().put_if_absent(&name, bytes)?;
+        if put == Put::Existed {
+            self.store().make_durable(&mut std::iter::once(&name))?;
+        }
+        Ok(put)
     }
 
     /// The same for names that are ours alone: the same bytes may be there from an attempt that failed late.
@@ -69,13 +80,18 @@ impl Repo {
         let body = self.seal_index_body(Kind::IndexRun, payload, epoch)?;
         let bytes = self.signed(Kind::IndexRun, &body, "index/");
         let id = ObjectHash(hash(&bytes));
-        self.store().put_if_absent(&object_name(&format!("index/{id}"))?, &bytes)?;
+        self.put(&format!("index/{id}"), &bytes)?;
         Ok((id, bytes.len() as u64))
     }
 
-    fn signed(&self, kind: Kind, body: &[u8], name: &str) -> Vec<u8> {
+    pub(super) fn signed(&self, kind: Kind, body: &[u8], name: &str) -> Vec<u8> {
         let signers = [(self.identity(), self.roster().number, self.signing())];
         Record::build(kind, body, name, &signers, self.id())
+    }
+
+    /// The sealed body of a control record.
+    pub(crate) fn seal_record(&self, kind: Kind, payload: &[u8]) -> Result<Vec<u8>> {
+        self.seal_index_body(kind, payload, self.roster().epoch().number)
     }
 
     fn seal_index_body(&self, kind: Kind, payload: &[u8], epoch: u32) -> Result<Vec<u8>> {
@@ -101,10 +117,9 @@ impl Repo {
     }
 
     pub(crate) fn check(&self, kind: Kind, name: &str, bytes: &[u8]) -> Result<Read> {
+        // First of all: a version or kind that rotted must not pass for a newer one.
+        check_rot(name, bytes).named(name)?;
         let record = Record::parse(bytes, &[kind]).named(name)?;
-        if !kind.stated() {
-            check_rot(name, bytes).named(name)?;
-        }
         let (author, role) = self.verify(&record, name)?;
         let (body, stored_bytes) = (record.body.to_vec(), bytes.len() as u64);
         Ok(Read { body, author, role, hash: hash(bytes), stored_bytes })
@@ -225,9 +240,39 @@ impl Repo {
 
     /// Makes every index run that is visible durable: another writer's may not be yet.
     pub(crate) fn make_index_durable(&self) -> Result<()> {
-        let mut runs = Vec::new();
-        self.store().list("index", &mut |name, _| runs.push(name))?;
-        Ok(self.store().make_durable(&mut runs.iter())?)
+        self.make_folder_durable("index")
+    }
+
+    /// The same for all that is visible in a folder.
+    pub(crate) fn make_folder_durable(&self, folder: &str) -> Result<()> {
+        let mut names = Vec::new();
+        self.store().list(folder, &mut |name, _| names.push(name))?;
+        Ok(self.store().make_durable(&mut names.iter())?)
+    }
+
+    pub(crate) fn delete(&self, name: &str) -> Result<()> {
+        Ok(self.store().delete(&object_name(name)?)?)
+    }
+
+    /// Is a run that we wrote there as we wrote it, for us and all others to open?
+    pub(crate) fn read_back_run(&self, id: &ObjectHash) -> Result<()> {
+        let name = format!("index/{id}");
+        let read = self.read(Kind::IndexRun, &name, RUN_BYTES_MAX)?;
+        let (_, payload) = self.open_sealed(Kind::IndexRun, &name, &read.body)?;
+        Run::new(&payload).and_then(|run| run.validate()).named(&name)
+    }
+
+    /// The session whose pack this is, as its trailer says. `None`: the trailer does not open.
+    pub(crate) fn pack_session(&self, pack: &PackId, len: u64) -> Result<Option<SessionId>> {
+        if len < TRAILER_LEN as u64 {
+            return Ok(None);
+        }
+        let mut bytes = [0; TRAILER_LEN];
+        match self.store().get_range(&pack_name(pack), len - TRAILER_LEN as u64, &mut bytes) {
+            Err(StoreError::NotFound { .. } | StoreError::Truncated { .. }) => return Ok(None),
+            read => read?,
+        }
+        Ok(self.open_trailer(&mut bytes, len).ok().map(|(context, _)| context.session))
     }
 
     /// Is the object there?

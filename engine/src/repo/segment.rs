@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use xorf::{BinaryFuse8, BinaryFuse8Ref, DmaSerializable, Filter, FilterRef};
 
-use crate::format::id::{ChunkId, hash};
+use crate::format::id::{ChunkId, ObjectHash, hash};
 use crate::format::index::Run;
 use crate::sys::map::GuardedMap;
 
@@ -20,6 +20,8 @@ const RELIED: u8 = 2;
 
 #[derive(Debug)]
 pub struct Segment {
+    /// Of the run in the store; none for what was put together here.
+    pub name: Option<ObjectHash>,
     bytes: Bytes,
     payload_len: usize,
     filter_end: usize,
@@ -86,7 +88,7 @@ impl Segment {
     }
 
     fn new(bytes: Bytes, payload_len: usize, filter_end: usize) -> Self {
-        let mut segment = Self { bytes, payload_len, filter_end, packs: Vec::new() };
+        let mut segment = Self { name: None, bytes, payload_len, filter_end, packs: Vec::new() };
         let packs = segment.run().packs().count();
         segment.packs = (0..packs).map(|_| AtomicU8::new(0)).collect();
         segment

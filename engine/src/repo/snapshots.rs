@@ -1,8 +1,8 @@
 //! Snapshots as users name them: all of them, one by the beginning of its id, the latest.
 
 use crate::error::{Error, Named, Result};
-use crate::format::id::SessionId;
-use crate::format::record::{Kind, Record};
+use crate::format::id::{SessionId, hash};
+use crate::format::record::{Kind, Record, check_rot};
 use crate::format::seal::Recipient;
 use crate::format::snapshot::Snapshot;
 use crate::repo::Repo;
@@ -31,17 +31,9 @@ impl Repo {
         Ok(snapshots)
     }
 
-    /// Sessions with an object below `snapshots/` and none below `forgotten/`; tombstones are still among them.
+    /// Sessions whose snapshot counts; tombstones are still among them.
     pub(crate) fn live_snapshot_ids(&self) -> Result<Vec<SessionId>> {
-        let mut forgotten = Vec::new();
-        self.store().list("forgotten", &mut |name, _| {
-            forgotten.extend(SessionId::from_hex(name.last()));
-        })?;
-        let mut ids = Vec::new();
-        self.store()
-            .list("snapshots", &mut |name, _| ids.extend(SessionId::from_hex(name.last())))?;
-        ids.retain(|id| !forgotten.contains(id));
-        Ok(ids)
+        Ok(self.liveness()?.live)
     }
 
     /// `None`: a tombstone, or it was deleted meanwhile.
@@ -52,6 +44,7 @@ impl Repo {
             bytes => bytes?,
         };
         let kinds = [Kind::Snapshot, Kind::Tombstone];
+        check_rot(&name, &bytes).named(&name)?;
         if Record::parse(&bytes, &kinds).named(&name)?.kind == Kind::Tombstone {
             self.check(Kind::Tombstone, &name, &bytes)?;
             return Ok(None);
@@ -89,7 +82,10 @@ impl Repo {
     /// reads, from the store. If both are lost the chain starts again, visibly.
     pub(crate) fn chain(&self) -> Result<(u64, Option<[u8; 32]>)> {
         let kept = self.cache().and_then(|cache| std::fs::read(cache.join("chain")).ok());
-        let kept = kept.as_deref().and_then(<[u8]>::split_first_chunk::<8>);
+        // Nobody synced it: after a power loss it may be cut or full of zeros.
+        let kept = kept.as_deref().and_then(<[u8]>::split_last_chunk::<32>);
+        let kept = kept.filter(|(chain, sum)| hash(chain) == **sum);
+        let kept = kept.and_then(|(chain, _)| chain.split_first_chunk::<8>());
         if let Some((sequence, Ok(last))) = kept.map(|(first, last)| (first, last.try_into())) {
             return Ok((u64::from_le_bytes(*sequence), Some(last)));
         }
@@ -105,8 +101,13 @@ impl Repo {
     pub(crate) fn keep_chain(&self, sequence: u64, last: [u8; 32]) -> Result<()> {
         let Some(cache) = self.cache() else { return Ok(()) };
         let (path, fresh) = (cache.join("chain"), cache.join("chain.new"));
-        std::fs::write(&fresh, [&sequence.to_le_bytes()[..], &last].concat())
+        let chain = [&sequence.to_le_bytes()[..], &last].concat();
+        std::fs::write(&fresh, [&chain[..], &hash(&chain)].concat())
             .and_then(|()| std::fs::rename(&fresh, &path))
-            .map_err(|source| Error::Cache { path, source })
+            .map_err(|source| {
+                // The one before would make the next snapshot take this one's place in the chain.
+                let _ = std::fs::remove_file(&path);
+                Error::Cache { path, source }
+            })
     }
 }

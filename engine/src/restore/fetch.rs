@@ -54,10 +54,7 @@ pub fn reads(
     for want in wants {
         match work.fetcher.index().copies(&want.id).into_iter().next() {
             Some(copy) => found.push((copy, want)),
-            None => {
-                want.file.fail(format!("chunk {} is in no pack that is there", want.id));
-                work.done(&want.file)?;
-            }
+            None => work.elsewhere(&[Wanted { want, offset: 0 }])?,
         }
     }
     found.sort_by_cached_key(|(copy, _)| {

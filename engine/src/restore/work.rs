@@ -178,7 +178,8 @@ impl<'w> Work<'w> {
         self.quit.clone()
     }
 
-    pub fn report(&self, seconds: f64) -> RestoreReport {
+    /// But for its time, and for what is recorded.
+    pub fn report(&self) -> RestoreReport {
         let get = |sum: Sum| self.sums[sum as usize].load(Ordering::Relaxed);
         RestoreReport {
             dirs: get(Sum::Dirs),
@@ -190,7 +191,7 @@ impl<'w> Work<'w> {
             bytes_in_place: get(Sum::BytesInPlace),
             failed: get(Sum::Failed),
             warnings: get(Sum::Warnings),
-            seconds,
+            ..RestoreReport::default()
         }
     }
 }

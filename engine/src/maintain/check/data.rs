@@ -5,15 +5,17 @@
 use std::sync::Arc;
 
 use super::Check;
-use super::findings::{DamageIndex, cause_of};
+use super::findings::{DamageIndex, Scope, cause_of};
 use super::stream::{Buffer, PackStream};
 use super::without_key::ROTTEN;
 use crate::error::{Error, Named, Result};
 use crate::format::codec::Decoder;
+use crate::format::control::DamagedFrame;
 use crate::format::id::{ChunkId, IdKey};
 use crate::format::index::PackRow;
 use crate::format::pack::ChunkRow;
 use crate::format::seal::{Context, Recipient};
+use crate::repo::damage::{damaged_frame, is_proof};
 use crate::repo::fetch::{Fetcher, FrameAt};
 use crate::repo::lookup::Copy;
 use crate::repo::packer::pack_name;
@@ -49,15 +51,35 @@ pub fn frames(segment: &Arc<Segment>, positions: impl Iterator<Item = u32>) -> V
     frames
 }
 
-/// Reads the pack; chunks that are not what they should be go to `damaged`.
+impl Frame {
+    pub fn place(&self) -> DamagedFrame {
+        damaged_frame(&self.at)
+    }
+
+    /// Suspects the copies of these chunks.
+    fn suspect(&self, check: &Check, what: &str, chunks: &[ChunkId], damaged: &mut Damaged) {
+        let pack = self.at.pack.id;
+        let scope = Scope::Chunks(pack, chunks.to_vec());
+        let damage = check.findings.suspect(pack_name(&pack).as_str(), what, scope);
+        damaged.extend(chunks.iter().map(|chunk| (*chunk, damage)));
+    }
+
+    fn ids(&self) -> Vec<ChunkId> {
+        self.chunks.iter().map(|chunk| chunk.id).collect()
+    }
+}
+
+/// Copies of chunks that are bad.
+pub type Damaged = Vec<(ChunkId, DamageIndex)>;
+
+/// Reads the pack; chunks that are not what they should be go to `damaged`. Does the pack match its name?
 pub fn read_pack(
     check: &Check,
     fetcher: &Fetcher,
     pack: &PackRow,
     frames: &[Frame],
-    scratch: &mut Scratch,
-    damaged: &mut Vec<(ChunkId, DamageIndex)>,
-) -> Result<()> {
+    (scratch, damaged): (&mut Scratch, &mut Damaged),
+) -> Result<bool> {
     let name = pack_name(&pack.id);
     let name = name.as_str();
     let on_read = |bytes| {
@@ -69,27 +91,71 @@ pub fn read_pack(
     let mut stream = PackStream::new(store, &pack.id, pack.len, window, &on_read);
     for frame in frames {
         let proven = prove(check, fetcher, frame, &mut stream, decoder, plain);
-        let bad = match check
-            .findings
-            .sort(name, proven.map_err(|error| at_frame(frame, name, &error)))?
-        {
-            Ok(bad) => bad,
-            // A notice has been given.
-            Err(None) => continue,
-            Err(Some(damage)) => {
-                damaged.extend(frame.chunks.iter().map(|chunk| (chunk.id, damage)));
-                continue;
-            }
-        };
-        for chunk in bad {
-            let offset = frame.at.row.offset;
-            let what = format!("frame at {offset}: its bytes are not those of chunk {chunk}");
-            damaged.push((chunk, check.findings.damage(name, &what)));
-        }
+        judge(check, frame, proven, damaged)?;
     }
-    let Some(hash) = check.findings.take(name, stream.finish())? else { return Ok(()) };
-    if hash != pack.id.0 {
-        check.findings.damage(name, ROTTEN);
+    let Some(hash) = check.findings.take(name, stream.finish())? else { return Ok(true) };
+    if hash == pack.id.0 {
+        return Ok(true);
+    }
+    check.findings.suspect(name, ROTTEN, Scope::Rot(pack.id));
+    Ok(false)
+}
+
+/// Without reading the pack: frames of it that are recorded as damaged. They may be sound again, if it was the way to
+/// them that was bad.
+pub fn look_again(
+    check: &Check,
+    fetcher: &Fetcher,
+    frames: &[Frame],
+    damaged: &mut Damaged,
+) -> Result<()> {
+    let recorded = &fetcher.index().packs().damaged;
+    let is_recorded = |frame: &&Frame| recorded.contains(&(frame.at.pack.id, frame.at.row.offset));
+    let mut decoder = Decoder::new();
+    for frame in frames.iter().filter(is_recorded) {
+        check.go_on()?;
+        let name = pack_name(&frame.at.pack.id);
+        let proven = key_of(check, fetcher, frame, name.as_str()).and_then(|key| {
+            let Some(key) = key else { return Ok(Vec::new()) };
+            let plain = fetcher.frame(&frame.at, &mut decoder)?;
+            Ok(frame.not_theirs(&plain, key))
+        });
+        if proven.as_ref().is_ok_and(Vec::is_empty) {
+            let what = "a frame that is recorded as damaged can be read: nothing is lost by it";
+            check.findings.notice(name.as_str(), what);
+        }
+        judge(check, frame, proven, damaged)?;
+    }
+    Ok(())
+}
+
+/// What the proof of a frame means for its chunks.
+fn judge(
+    check: &Check,
+    frame: &Frame,
+    proven: Result<Vec<ChunkId>>,
+    damaged: &mut Damaged,
+) -> Result<()> {
+    let name = pack_name(&frame.at.pack.id);
+    let name = name.as_str();
+    let is_proven = proven.as_ref().is_err_and(is_proof);
+    match proven.map_err(|error| at_frame(frame, name, &error)) {
+        Ok(bad) => {
+            for chunk in bad {
+                let offset = frame.at.row.offset;
+                let what = format!("frame at {offset}: its bytes are not those of chunk {chunk}");
+                frame.suspect(check, &what, &[chunk], damaged);
+            }
+        }
+        Err(error) if is_proven => {
+            frame.suspect(check, &cause_of(name, &error), &frame.ids(), damaged);
+        }
+        // A notice has been given, or it is a damage whose extent is not known.
+        Err(error) => {
+            if let Err(Some(damage)) = check.findings.sort::<()>(name, Err(error))? {
+                damaged.extend(frame.chunks.iter().map(|chunk| (chunk.id, damage)));
+            }
+        }
     }
     Ok(())
 }
@@ -104,7 +170,7 @@ fn prove(
     plain: &mut Vec<u8>,
 ) -> Result<Vec<ChunkId>> {
     let name = pack_name(&frame.at.pack.id);
-    let Some(key) = key_of(check, frame, name.as_str())? else { return Ok(Vec::new()) };
+    let Some(key) = key_of(check, fetcher, frame, name.as_str())? else { return Ok(Vec::new()) };
     let row = &frame.at.row;
     let end = row.offset + u64::from(row.stored);
     let stored = stream.range(row.offset, end)?.ok_or_else(|| Error::Damaged {
@@ -112,17 +178,33 @@ fn prove(
         cause: "it overlaps another frame, or ends behind the pack".to_owned(),
     })?;
     fetcher.open(&frame.at, stored, decoder, plain)?;
-    let proven = |chunk: &&ChunkRow| {
-        let start = chunk.offset as usize;
-        let bytes = plain.get(start..start + chunk.len as usize);
-        bytes.is_some_and(|bytes| key.id(bytes) == chunk.id)
-    };
-    Ok(frame.chunks.iter().filter(|chunk| !proven(chunk)).map(|chunk| chunk.id).collect())
+    let bad = frame.not_theirs(plain, key);
+    for chunk in frame.chunks.iter().filter(|chunk| bad.contains(&chunk.id)) {
+        fetcher.suspects().add(&frame.at, Some(*chunk));
+    }
+    Ok(bad)
+}
+
+impl Frame {
+    /// Chunks whose bytes are not those of their ids.
+    fn not_theirs(&self, plain: &[u8], key: &IdKey) -> Vec<ChunkId> {
+        let proven = |chunk: &&ChunkRow| {
+            let start = chunk.offset as usize;
+            let bytes = plain.get(start..start + chunk.len as usize);
+            bytes.is_some_and(|bytes| key.id(bytes) == chunk.id)
+        };
+        self.chunks.iter().filter(|chunk| !proven(chunk)).map(|chunk| chunk.id).collect()
+    }
 }
 
 /// The key of the chunk ids in this frame. `None`: our role opens no such frames, so it is held to
 /// the pack's hash only.
-fn key_of<'a>(check: &Check<'a>, frame: &Frame, name: &str) -> Result<Option<&'a IdKey>> {
+fn key_of<'a>(
+    check: &Check<'a>,
+    fetcher: &Fetcher,
+    frame: &Frame,
+    name: &str,
+) -> Result<Option<&'a IdKey>> {
     let recipient = Context::from_bytes(&frame.at.context.context).named(name)?.recipient;
     let key = match recipient {
         _ if !check.repo.reads(recipient) => None,
@@ -134,6 +216,11 @@ fn key_of<'a>(check: &Check<'a>, frame: &Frame, name: &str) -> Result<Option<&'a
         }
     };
     if key.is_none() {
+        let place = (frame.at.pack.id, frame.at.row.offset);
+        if fetcher.index().packs().damaged.contains(&place) {
+            let cause = "it is recorded as damaged".to_owned();
+            return Err(Error::Damaged { what: format!("{name} frame at {}", place.1), cause });
+        }
         let what =
             format!("role {} cannot open all frames: held to their hash only", check.repo.role());
         check.findings.notice("packs", &what);
@@ -153,6 +240,7 @@ fn at_frame(frame: &Frame, pack: &str, error: &Error) -> Error {
             return Error::Damaged { what: pack.to_owned(), cause: cause_of(pack, error) };
         }
         Error::Format { name, source } if *name == named => source.to_string(),
+        Error::Damaged { what, cause } if *what == named => cause.clone(),
         other => cause_of(pack, other),
     };
     let count = frame.chunks.len();

@@ -2,7 +2,7 @@
 //! signed by somebody entitled, opened where it is sealed. What control records say is kept for the
 //! other parts; which packs they need is not looked at here.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Mutex;
 
 use super::{Check, parallel};
@@ -69,6 +69,8 @@ pub struct Control {
     pub held: HashSet<SessionId>,
     /// In a proposal or a verdict: may be gone.
     pub condemned_packs: HashSet<PackId>,
+    /// Frames that are recorded as damaged, by pack and offset.
+    pub damaged: BTreeSet<(PackId, u64)>,
 }
 
 /// Collected by several threads.
@@ -151,7 +153,12 @@ fn take_in(collected: &mut Collected, kind: Kind, name: &str, body: &[u8]) -> Re
         }
         Kind::Proposal => condemn(collected, Proposal::from_cbor(body).named(name)?.doomed),
         Kind::Verdict => condemn(collected, Verdict::from_cbor(body).named(name)?.doomed),
-        Kind::Damage => Damage::from_cbor(body).named(name).map(drop),
+        Kind::Damage => {
+            let frames = Damage::from_cbor(body).named(name)?.frames;
+            let damaged = frames.iter().map(|frame| (frame.pack, frame.offset));
+            collected.control.damaged.extend(damaged);
+            Ok(())
+        }
         Kind::Attestation => Attestation::from_cbor(body).named(name).map(drop),
         _ => Ok(()),
     }

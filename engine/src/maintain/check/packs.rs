@@ -6,8 +6,8 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 
 use super::data::{self, Scratch};
-use super::findings::DamageIndex;
-use super::health::Bad;
+use super::findings::Scope;
+use super::health::{Bad, Rotten};
 use super::objects::{Control, Listing};
 use super::{Check, parallel};
 use crate::error::{Error, Named, Result};
@@ -37,6 +37,7 @@ pub fn open_runs(check: &Check, listing: &Listing, control: &Control) -> Result<
     let packs = Packs {
         listed: listing.packs.clone(),
         condemned: control.condemned_packs.clone(),
+        damaged: control.damaged.clone(),
         ..Packs::default()
     };
     // Whom a writer trusts decides only which copy is tried first.
@@ -48,7 +49,8 @@ pub fn open_runs(check: &Check, listing: &Listing, control: &Control) -> Result<
         check.go_on()?;
         let name = format!("index/{id}");
         check.watch.current(name.as_bytes());
-        check.findings.take(&name, check.repo.fetch_run(&index, id))?;
+        let fetched = check.repo.fetch_run(&index, id);
+        check.findings.sort_suspect(&name, fetched, || Scope::Run)?.ok();
         if index.segments().len() > names.len() {
             names.push(*id);
         }
@@ -98,6 +100,7 @@ pub fn check(
     }
     let unnamed = listing.packs.iter().filter(|(id, _)| !met.contains(*id));
     let mut jobs: Vec<_> = unnamed.map(|(id, len)| unnamed_job(check, *id, *len)).collect();
+    bad.lock().expect("no panic holds this lock").unnamed_packs = jobs.len() as u64;
     jobs.sort_unstable_by_key(|job| job.row.id);
     check_jobs(check, fetcher, &jobs, &bad)?;
     Ok(bad.into_inner().expect("no panic holds this lock"))
@@ -146,7 +149,7 @@ fn is_there(
         None if control.condemned_packs.contains(&row.id) => return false,
         None => "it is missing, though an index run names it".to_owned(),
     };
-    let damage = check.findings.damage(pack_name(&row.id).as_str(), &what);
+    let damage = check.findings.suspect(pack_name(&row.id).as_str(), &what, Scope::Lost(row.id));
     bad.lock().expect("no panic holds this lock").packs.insert(row.id, damage);
     false
 }
@@ -158,12 +161,15 @@ fn check_pack(
     scratch: &mut Scratch,
     bad: &Mutex<Bad>,
 ) -> Result<()> {
-    let name = pack_name(&job.row.id);
+    let id = job.row.id;
+    let name = pack_name(&id);
     let name = name.as_str();
-    let directory = check.findings.take(name, directory(check, &job.row))?;
-    let class = directory.as_ref().map(|directory| check_header(check, job, directory));
-    if let Some(checked) = class {
-        check.findings.take(name, checked)?;
+    let scope = || Scope::Directory(id);
+    let directory = check.findings.sort_suspect(name, directory(check, &job.row), scope)?.ok();
+    let mut is_rotten = directory.is_none();
+    if let Some(directory) = &directory {
+        let header = check_header(check, job, directory);
+        is_rotten = check.findings.sort_suspect(name, header, scope)?.is_err();
     }
     let own = directory.map(|directory| own_run(&job.row, &directory));
     match (&job.named, &own) {
@@ -177,24 +183,42 @@ fn check_pack(
         }
         (_, None) => {}
     }
-    if !job.first || !check.read_data {
+    if !job.first {
         return Ok(());
     }
+    let recorded = || fetcher.index().packs().has_damaged(&id);
+    let wanted = check.read_data || is_rotten || recorded();
     // A pack whose directory is lost still gives its frames to whoever has the run.
     let frames = match (&own, &job.named) {
+        _ if !wanted => Vec::new(),
         (Some(own), _) => data::frames(own, 0..own.run().len()),
         (None, Some(named)) => data::frames(&named.segment, named.positions.iter().copied()),
         (None, None) => Vec::new(),
     };
-    let mut damaged: Vec<(ChunkId, DamageIndex)> = Vec::new();
-    data::read_pack(check, fetcher, &job.row, &frames, scratch, &mut damaged)?;
-    let damaged = damaged.into_iter().map(|(chunk, damage)| ((job.row.id, chunk), damage));
-    bad.lock().expect("no panic holds this lock").chunks.extend(damaged);
+    let mut damaged = Vec::new();
+    let mut matches_name = true;
+    if check.read_data {
+        let reading = (&mut *scratch, &mut damaged);
+        matches_name = data::read_pack(check, fetcher, &job.row, &frames, reading)?;
+    } else {
+        data::look_again(check, fetcher, &frames, &mut damaged)?;
+    }
+    let mut bad = bad.lock().expect("no panic holds this lock");
+    bad.chunks.extend(damaged.into_iter().map(|(chunk, damage)| ((id, chunk), damage)));
+    if is_rotten || !matches_name {
+        let frames = frames.iter().map(data::Frame::place).collect();
+        bad.rotten.insert(id, Rotten { len: job.row.len, structure: is_rotten, frames });
+    }
     Ok(())
 }
 
 fn directory(check: &Check, row: &PackRow) -> Result<Directory> {
-    let directory = check.repo.pack_directory(&row.id, row.len)?;
+    let directory = match check.repo.pack_directory(&row.id, row.len) {
+        Err(Error::Format { name, source }) if has_our_header(check, row) => {
+            return Err(Error::Damaged { what: name, cause: source.to_string() });
+        }
+        directory => directory?,
+    };
     let rows = Directory::encoded_len(
         directory.contexts.len() as u64,
         directory.seals.len() as u64,
@@ -206,6 +230,13 @@ fn directory(check: &Check, row: &PackRow) -> Result<Directory> {
     Ok(directory)
 }
 
+/// Then nothing in it can be of a newer version than the one that we know.
+fn has_our_header(check: &Check, row: &PackRow) -> bool {
+    let mut head = [0; HEADER_LEN];
+    let read = check.repo.store().get_range(&pack_name(&row.id), 0, &mut head);
+    read.is_ok() && PackHeader::from_bytes(&head).is_ok()
+}
+
 /// The header in clear tells what the sealed parts tell.
 fn check_header(check: &Check, job: &Job, directory: &Directory) -> Result<()> {
     let name = pack_name(&job.row.id);
@@ -214,7 +245,11 @@ fn check_header(check: &Check, job: &Job, directory: &Directory) -> Result<()> {
     let (mut head, mut trailer) = ([0; HEADER_LEN], [0; CONTEXT_LEN]);
     check.repo.store().get_range(&name, 0, &mut head)?;
     check.repo.store().get_range(&name, job.row.len - TRAILER_LEN as u64, &mut trailer)?;
-    let header = PackHeader::from_bytes(&head).named(name.as_str())?;
+    let header = match PackHeader::from_bytes(&head) {
+        // A class or version that its run does not know of is rot, nothing newer.
+        Err(error) if job.named.is_some() => return damaged(&error.to_string()),
+        header => header.named(name.as_str())?,
+    };
     let context = Context::from_bytes(&trailer).named(name.as_str())?;
     if (header.session, header.epoch) != (context.session, context.epoch) {
         return damaged("its header and its trailer name different sessions");

@@ -7,7 +7,7 @@ use super::Check;
 use super::objects::{Control, Listing};
 use crate::error::{Named, Result};
 use crate::format::id::{SessionId, hash};
-use crate::format::record::{Kind, Record};
+use crate::format::record::{Kind, Record, check_rot};
 use crate::format::seal::Recipient;
 use crate::format::snapshot::Directory;
 use crate::repo::SnapshotInfo;
@@ -66,6 +66,7 @@ pub fn check(check: &Check, listing: &Listing, control: &Control) -> Result<Live
 fn read(check: &Check, name: &str, known: &mut HashSet<[u8; 32]>) -> Result<Kind> {
     let bytes = check.repo.get(name, RECORD_BYTES_MAX)?;
     check.read(bytes.len() as u64);
+    check_rot(name, &bytes).named(name)?;
     let kind = Record::parse(&bytes, &[Kind::Snapshot, Kind::Tombstone]).named(name)?.kind;
     check.repo.check(kind, name, &bytes)?;
     known.insert(hash(&bytes));

@@ -3,6 +3,7 @@
 //! Which snapshots and paths a break costs is found out elsewhere.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
 use super::findings::{DamageIndex, cause_of};
@@ -17,6 +18,12 @@ use crate::repo::trees::Trees;
 
 /// Chunks and nodes that cannot be had, with the damages to blame.
 pub type Broken = HashMap<ChunkId, Vec<DamageIndex>>;
+
+pub struct Walked {
+    pub broken: Broken,
+    /// Every REFS node could be read, so every reference was met.
+    pub complete: bool,
+}
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Node {
@@ -43,6 +50,7 @@ struct Walk<'a> {
     next: Mutex<Vec<Job>>,
     huge: Mutex<Vec<Directory>>,
     broken: Mutex<Broken>,
+    incomplete: AtomicBool,
 }
 
 pub fn walk<'a>(
@@ -50,9 +58,9 @@ pub fn walk<'a>(
     fetcher: &'a Fetcher<'a>,
     health: &'a Health<'a>,
     roots: &[(SessionId, Directory)],
-) -> Result<Broken> {
-    let (seen, next, huge, broken) = Default::default();
-    let walk = Walk { check, fetcher, health, seen, next, huge, broken };
+) -> Result<Walked> {
+    let (seen, next, huge, broken, incomplete) = Default::default();
+    let walk = Walk { check, fetcher, health, seen, next, huge, broken, incomplete };
     roots.iter().for_each(|(_, root)| walk.push(Node::Dir(*root), 0));
     loop {
         let mut level = std::mem::take(&mut *lock(&walk.next));
@@ -74,7 +82,8 @@ pub fn walk<'a>(
         )?;
     }
     walk.check_order()?;
-    Ok(walk.broken.into_inner().expect("no panic holds this lock"))
+    let broken = walk.broken.into_inner().expect("no panic holds this lock");
+    Ok(Walked { broken, complete: !walk.incomplete.into_inner() })
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -183,7 +192,9 @@ impl Walk<'_> {
     }
 
     fn refs(&self, id: &ChunkId) -> Result<Option<RefsNode>> {
-        self.fetch(id, self.check.repo.refid_key(), RefsNode::from_bytes)
+        let refs = self.fetch(id, self.check.repo.refid_key(), RefsNode::from_bytes)?;
+        self.incomplete.fetch_or(refs.is_none(), Ordering::Relaxed);
+        Ok(refs)
     }
 
     /// Fetches and parses a node. `None`: it is broken, and that has been noted.

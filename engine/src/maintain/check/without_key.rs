@@ -50,6 +50,7 @@ pub fn without_key(store: &dyn Store, watch: &dyn Watch) -> Result<CheckReport> 
         other_objects: rot.others.into_inner(),
         chunks: 0,
         bytes_read: rot.bytes_read.into_inner(),
+        recorded: 0,
         damages: rot.findings.into_damages(),
         seconds: started.elapsed().as_secs_f64(),
     })

@@ -1,4 +1,4 @@
-//! One function for many items, on as many threads as the check may use. With one thread it runs inline, in order.
+//! One function for many items, on as many threads as asked for. With one thread it runs inline, in order.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,0 +1,232 @@
+//! Needed frames of half-dead packs, moved byte for byte into new packs of the same author and
+//! class. Each source pack is held to its hash first, each new pack is read back and held to its
+//! own; no frame is opened.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::error::{Error, Result};
+use crate::format::id::{IdentityId, PackId, SessionId, hash};
+use crate::format::index::RunBuilder;
+use crate::format::pack::{Directory, FrameRow, PACK_LEN_MAX, PackClass};
+use crate::repo::live::Places;
+use crate::repo::pack_file::{FinishedPack, OpenPack, PackFrame};
+use crate::repo::packer::pack_name;
+use crate::watch::{Counter, Problem, ProblemKind};
+
+use super::Prune;
+use super::choose::{Chosen, PackUse};
+use super::propose::Closed;
+use super::state::State;
+
+/// More packs of one author and class below a quarter of the pack size than this are put together.
+const SMALL_PACKS_MAX: usize = 32;
+/// An index run is written after so many new packs.
+const PACKS_PER_RUN: usize = 16;
+
+/// The packs whose frames should move: those with the largest dead share, until what is left is
+/// within the bound, and small ones if there are many.
+pub fn select(
+    prune: &Prune,
+    state: &State,
+    chosen: &Chosen,
+    open: &BTreeSet<SessionId>,
+) -> Result<Vec<PackUse>> {
+    let kept: Vec<&PackUse> = chosen.packs.values().filter(|pack| pack.live_bytes > 0).collect();
+    let total: u64 = kept.iter().map(|pack| pack.row.len).sum();
+    let bound = (total as f64 * prune.options.max_unused.max(0.0)) as u64;
+    let mut unused: u64 = kept.iter().map(|pack| pack.dead_bytes()).sum();
+    let movable = |pack: &&&PackUse| {
+        let condemned = state.index.packs().condemned.contains(&pack.row.id);
+        pack.usable && !pack.sharded && !condemned
+    };
+    let mut by_share: Vec<&PackUse> = kept.iter().filter(movable).copied().collect();
+    let share = |pack: &PackUse| (u128::from(pack.dead_bytes()) << 64) / u128::from(pack.row.len);
+    by_share.sort_by_key(|pack| (std::cmp::Reverse(share(pack)), pack.row.id));
+    let small = prune.repo.file().pack_size / 4;
+    let mut groups: BTreeMap<(IdentityId, u8), usize> = BTreeMap::new();
+    for pack in by_share.iter().filter(|pack| pack.row.len < small) {
+        *groups.entry(group(pack)).or_default() += 1;
+    }
+    let mut closed = Closed::new(prune, open);
+    let mut selected = Vec::new();
+    for pack in by_share {
+        let crowded = pack.row.len < small && groups[&group(pack)] > SMALL_PACKS_MAX;
+        let wasteful = unused > bound && pack.dead_bytes() > 0;
+        if (crowded || wasteful) && closed.holds(&pack.row.id, pack.row.len)? {
+            unused -= pack.dead_bytes();
+            selected.push(*pack);
+        }
+    }
+    Ok(selected)
+}
+
+fn group(pack: &PackUse) -> (IdentityId, u8) {
+    (pack.row.author, pack.row.class as u8)
+}
+
+/// Moves the needed frames of `sources`; the packs that nothing needs any more. One that does not
+/// match its hash stays, and is reported.
+pub fn relocate(
+    prune: &Prune,
+    places: &Places,
+    chosen: &Chosen,
+    sources: &[PackUse],
+    session: SessionId,
+) -> Result<Vec<PackId>> {
+    let needed = needed_offsets(places, chosen, sources);
+    prune.watch.add(Counter::PacksFound, sources.len() as u64);
+    let mut mover = Mover::new(prune, session);
+    let mut moved = Vec::new();
+    for source in sources {
+        prune.go_on()?;
+        let name = pack_name(&source.row.id);
+        prune.watch.current(name.as_str().as_bytes());
+        let bytes = prune.repo.get(name.as_str(), PACK_LEN_MAX)?;
+        if hash(&bytes) != source.row.id.0 {
+            let cause = "its bytes do not match its hash: it is left where it is".to_owned();
+            let (kind, name) = (ProblemKind::Damage, name.as_str().as_bytes().to_vec());
+            prune.watch.problem(Problem { kind, name, cause });
+            continue;
+        }
+        let directory = prune.repo.pack_directory(&source.row.id, source.row.len)?;
+        mover.take(source, &bytes, &directory, &needed[&source.row.id])?;
+        moved.push(source.row.id);
+        prune.watch.add(Counter::PacksDone, 1);
+    }
+    mover.finish()?;
+    Ok(moved)
+}
+
+/// Where the needed frames of each source pack begin.
+fn needed_offsets(
+    places: &Places,
+    chosen: &Chosen,
+    sources: &[PackUse],
+) -> BTreeMap<PackId, BTreeSet<u64>> {
+    let mut needed: BTreeMap<PackId, BTreeSet<u64>> =
+        sources.iter().map(|source| (source.row.id, BTreeSet::new())).collect();
+    for (segment, held) in places.segments.iter().enumerate() {
+        let run = held.run();
+        let ids: Vec<PackId> = run.packs().map(|pack| pack.id).collect();
+        for (index, frame) in (0..).zip(run.frames()) {
+            if chosen.needs(segment, index)
+                && let Some(offsets) = needed.get_mut(&ids[frame.pack as usize])
+            {
+                offsets.insert(frame.offset);
+            }
+        }
+    }
+    needed
+}
+
+/// New packs being filled, one an author and class.
+struct Mover<'a> {
+    prune: &'a Prune<'a>,
+    session: SessionId,
+    epoch: u32,
+    lanes: BTreeMap<(IdentityId, u8), OpenPack>,
+    finished: Vec<FinishedPack>,
+}
+
+impl<'a> Mover<'a> {
+    fn new(prune: &'a Prune, session: SessionId) -> Self {
+        let epoch = prune.repo.roster().epoch().number;
+        Self { prune, session, epoch, lanes: BTreeMap::new(), finished: Vec::new() }
+    }
+
+    fn take(
+        &mut self,
+        source: &PackUse,
+        bytes: &[u8],
+        directory: &Directory,
+        needed: &BTreeSet<u64>,
+    ) -> Result<()> {
+        let mut found = 0;
+        for (row, chunks, bases) in directory.frames_with_tables() {
+            if !needed.contains(&row.offset) {
+                continue;
+            }
+            found += 1;
+            let context = &directory.contexts[row.context as usize];
+            let seal = directory.seal_of(context).ok_or_else(|| wrong(source, "lacks a seal"))?;
+            let frame = PackFrame {
+                context,
+                seal,
+                codec: row.codec,
+                ordinal: row.ordinal,
+                plain: row.plain,
+                stored: stored(bytes, row),
+                chunks,
+                bases,
+            };
+            self.push(source, &frame)?;
+        }
+        if found == needed.len() {
+            return Ok(());
+        }
+        Err(wrong(source, "does not have all the frames that the index says"))
+    }
+
+    fn push(&mut self, source: &PackUse, frame: &PackFrame) -> Result<()> {
+        let repo = self.prune.repo;
+        let group = group(source);
+        let full =
+            self.lanes.get(&group).is_some_and(|pack| pack.len_with(frame) > repo.file().pack_size);
+        if full && let Some(pack) = self.lanes.remove(&group) {
+            self.close(group.0, pack, true)?;
+        }
+        if !self.lanes.contains_key(&group) {
+            let class = PackClass::from_u8(group.1).expect("the class of a pack");
+            let pack = OpenPack::begin(repo, self.session, self.epoch, class)?;
+            self.lanes.insert(group, pack);
+        }
+        self.lanes.get_mut(&group).expect("just entered").push(frame)
+    }
+
+    fn finish(mut self) -> Result<()> {
+        for (group, pack) in std::mem::take(&mut self.lanes) {
+            self.close(group.0, pack, false)?;
+        }
+        self.write_run()
+    }
+
+    fn close(&mut self, author: IdentityId, pack: OpenPack, is_full: bool) -> Result<()> {
+        let pack = pack.close(self.prune.repo, author, is_full)?;
+        self.prune.watch.add(Counter::BytesStored, pack.row.len);
+        self.finished.push(pack);
+        if self.finished.len() < PACKS_PER_RUN { Ok(()) } else { self.write_run() }
+    }
+
+    /// The new packs are durable, and what was stored is what was sealed, before a run says where
+    /// the frames are now.
+    fn write_run(&mut self) -> Result<()> {
+        let repo = self.prune.repo;
+        let packs = std::mem::take(&mut self.finished);
+        if packs.is_empty() {
+            return Ok(());
+        }
+        repo.store().make_durable(&mut packs.iter().map(|pack| &pack.name))?;
+        let mut builder = RunBuilder::new();
+        for pack in packs {
+            let bytes = repo.get(pack.name.as_str(), PACK_LEN_MAX)?;
+            if hash(&bytes) != pack.row.id.0 {
+                let cause = "it does not read back as it was written".to_owned();
+                return Err(Error::Damaged { what: pack.name.to_string(), cause });
+            }
+            builder.push_directory(pack.row, &pack.directory);
+        }
+        let (name, _) = repo.put_sealed_run(&builder.finish(), self.epoch)?;
+        repo.read_back_run(&name)
+    }
+}
+
+fn stored<'b>(bytes: &'b [u8], row: &FrameRow) -> &'b [u8] {
+    // The directory was held to its trailer and the pack to its hash; frames end before the
+    // directory.
+    &bytes[row.offset as usize..row.end() as usize]
+}
+
+fn wrong(source: &PackUse, what: &str) -> Error {
+    let cause = format!("its directory {what}");
+    Error::Damaged { what: pack_name(&source.row.id).to_string(), cause }
+}

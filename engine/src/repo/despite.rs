@@ -1,0 +1,87 @@
+//! The index of a damaged repository. A run or record that cannot be read must not keep anybody from everything else:
+//! what is wrong is told, and the rest is used. What that costs depends on the object:
+//!
+//! - an index run: its chunks are unknown. A reader may miss them; a writer stores them again;
+//! - `attest/`: its packs are not attested, so writers trust fewer of them;
+//! - `damaged/`: its frames pass for sound. A reader notices; a writer may rely on a bad frame, until the check that is
+//!   due anyway records it again. A pruner drops no surplus copy while one is unreadable (`Packs::unsure`);
+//! - `retired/`: what is about to be deleted is unknown. For a reader that means nothing, for a writer that it must not
+//!   go on: its error is not passed over.
+//!
+//! Only what the bytes prove is passed over; a store that fails is an error for everybody.
+
+use crate::error::{Error, Result};
+use crate::repo::Repo;
+use crate::repo::damage::is_proof;
+use crate::repo::lookup::Index;
+use crate::watch::{Problem, ProblemKind, Watch};
+
+/// How much is passed over; each also what those before it pass over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Despite {
+    Nothing,
+    /// Attestations, and records of damage.
+    Records,
+    Runs,
+    /// What is about to be deleted, too.
+    Retired,
+}
+
+/// What was passed over while the index was read.
+#[derive(Debug)]
+pub(crate) struct PassedOver {
+    despite: Despite,
+    found: Vec<(String, Error)>,
+}
+
+impl PassedOver {
+    pub fn new(despite: Despite) -> Self {
+        Self { despite, found: Vec::new() }
+    }
+
+    /// `None`: it is damaged, and that is passed over.
+    pub fn take<T>(&mut self, of: Despite, name: &str, result: Result<T>) -> Result<Option<T>> {
+        match result {
+            Err(error) if self.despite >= of && is_proof(&error) => {
+                self.found.push((name.to_owned(), error));
+                Ok(None)
+            }
+            result => result.map(Some),
+        }
+    }
+
+    fn tell(self, watch: &dyn Watch) {
+        for (name, error) in self.found {
+            let cause = match error {
+                Error::Format { source, .. } => source.to_string(),
+                Error::Damaged { cause, .. } => cause,
+                other => other.to_string(),
+            };
+            let cause = format!("passed over: {cause}");
+            watch.problem(Problem { kind: ProblemKind::Damage, name: name.into_bytes(), cause });
+        }
+    }
+}
+
+impl Repo {
+    /// The index for a restore: whatever can be read of it.
+    pub(crate) fn index_for_reading(&self, watch: &dyn Watch) -> Result<Index> {
+        self.index_telling(Despite::Retired, watch)
+    }
+
+    /// The index for a backup: fewer known chunks cost space, nothing else.
+    pub(crate) fn index_for_writing(&self, watch: &dyn Watch) -> Result<Index> {
+        self.index_telling(Despite::Runs, watch)
+    }
+
+    /// The index for a prune: a run that is not known might name the only copy.
+    pub(crate) fn index_for_deleting(&self, watch: &dyn Watch) -> Result<Index> {
+        self.index_telling(Despite::Records, watch)
+    }
+
+    fn index_telling(&self, despite: Despite, watch: &dyn Watch) -> Result<Index> {
+        let (index, passed_over) = self.index_despite(despite)?;
+        passed_over.tell(watch);
+        Ok(index)
+    }
+}

@@ -1,0 +1,185 @@
+//! Real engine code over a simulated store, from a seed: see `world` for how clients take turns, `faults` for what goes
+//! wrong, `oracle` for what must hold all the same.
+
+pub mod client;
+pub mod faults;
+pub mod objects;
+pub mod oracle;
+pub mod record;
+pub mod rng;
+pub mod sources;
+pub mod store;
+pub mod world;
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, OnceLock};
+
+use strongroom::backup::{self, BackupOptions, Source};
+use strongroom::env::Env;
+use strongroom::format::slot::{KeyFileSecret, Role, Unlock};
+use strongroom::maintain::keys;
+use strongroom::repo::Repo;
+use strongroom::store::Store;
+use strongroom::watch::Tally;
+
+use crate::support::{FUTURE_NS, KEY, new_store, open};
+use client::{Client, Part, Shared, Step};
+use faults::{Counts, Fault, Mix};
+use objects::{Objects, Sure};
+use record::Record;
+use rng::Rng;
+use sources::STREAM;
+use store::SimStore;
+use world::{HOUR_NS, World};
+
+/// Two writers that do not trust each other, and an admin.
+pub const WRITER_A: KeyFileSecret = KeyFileSecret([1; 32]);
+pub const WRITER_B: KeyFileSecret = KeyFileSecret([2; 32]);
+pub const ADMIN: KeyFileSecret = KeyFileSecret([3; 32]);
+
+/// Seeds begin with none to so many less one snapshots.
+const BEGINNINGS: u64 = 5;
+
+/// Who takes part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Streams, by two or three writers, with restores and checks beside them.
+    Writers,
+    /// The same with directories. Their times are the file system's, so their trees have other ids in every run: a seed
+    /// gives the same turns and faults again, but not the same names.
+    Directories,
+    /// Writers, with forgetting, holds and one to three pruners beside them.
+    Prune,
+}
+
+pub struct Outcome {
+    pub findings: Vec<String>,
+    pub digest: blake3::Hash,
+    pub counts: Counts,
+    pub committed: usize,
+    pub steps: usize,
+    /// The last part of the trace.
+    pub tail: String,
+}
+
+/// Where a seed begins: a store, and what is known of it.
+#[derive(Clone)]
+struct Beginning {
+    objects: Objects,
+    record: Record,
+}
+
+/// The repositories that seeds begin with, made once: roles for all clients, and a few snapshots of theirs.
+fn beginnings() -> &'static [Beginning] {
+    static BASES: OnceLock<Vec<Beginning>> = OnceLock::new();
+    BASES.get_or_init(|| (0..BEGINNINGS).map(beginning).collect())
+}
+
+fn beginning(number: u64) -> Beginning {
+    let env = Env::seeded(number, FUTURE_NS - HOUR_NS);
+    let store = new_store(&env);
+    let roles = [(Role::Backup, WRITER_A), (Role::Backup, WRITER_B), (Role::Admin, ADMIN)];
+    for (n, (role, key)) in roles.into_iter().enumerate() {
+        let owner = open(&store, None, &env);
+        keys::add(&owner, role, &format!("client {n}"), Unlock::KeyFile(&key)).unwrap();
+    }
+    let (mut record, mut rng) = (Record::default(), Rng::new(number, 0));
+    for key in [KEY, WRITER_A, WRITER_B, KEY].iter().take(number as usize) {
+        let tree = sources::draw(&mut rng, true);
+        let tags = vec![record.begin(&tree)];
+        let options = BackupOptions { tags, host: host(), ..BackupOptions::default() };
+        let repo = Repo::open(Arc::new(store.clone()), Unlock::KeyFile(key), None, &env).unwrap();
+        let bytes = sources::picture(&tree).remove(STREAM).unwrap();
+        let (name, reader) = (STREAM.as_bytes(), &mut &bytes[..]);
+        let source = Source::Stream { name, reader, finish: &mut || Ok(None) };
+        let report = backup::run(&repo, source, &options, &Tally::default()).unwrap();
+        record.backups.last_mut().unwrap().committed = report.snapshot;
+    }
+    let mut objects = Objects::default();
+    for name in store.names() {
+        let bytes = store.get(&name, u64::MAX).unwrap();
+        objects.put(&name, bytes.into(), Sure::All);
+    }
+    Beginning { objects, record }
+}
+
+pub fn host() -> Option<String> {
+    Some("host".to_owned())
+}
+
+/// Runs one seed, with its files below `place`.
+pub fn run(class: Class, seed: u64, place: &Path) -> Outcome {
+    let mut rng = Rng::new(seed, 0);
+    let mix = Mix::draw(&mut rng);
+    let place = tempfile::tempdir_in(place).unwrap();
+    let Beginning { objects, record } = rng.pick(beginnings()).clone();
+    let shared = Arc::new(Shared {
+        seed,
+        place: place.path().to_owned(),
+        streams: class != Class::Directories,
+        prunes: class == Class::Prune,
+        record: Mutex::new(record),
+        findings: Mutex::default(),
+    });
+    let casts = cast(class, &mut rng);
+    let last_power_loss = mix.rate(Fault::PowerLoss) > 0 && rng.chance(5_000);
+    let verify_rng = rng.next();
+    let world = World::new(objects, casts.len(), mix, FUTURE_NS, rng);
+    std::thread::scope(|scope| {
+        for (me, part) in casts.into_iter().enumerate() {
+            let store = SimStore { world: world.clone(), client: me };
+            let client = Client::new(shared.clone(), store, part);
+            scope.spawn(move || client.run());
+        }
+    });
+    let mut state = world.lock();
+    state.deliver_rest();
+    if last_power_loss {
+        state.lose_power();
+    }
+    let store = oracle::quiet(&state.objects);
+    oracle::verify(&store, &shared, state.now, &mut Rng::new(verify_rng, 0));
+    let findings = std::mem::take(&mut *shared.findings.lock().unwrap());
+    Outcome {
+        findings,
+        digest: state.digest(),
+        counts: state.counts,
+        committed: shared.record().backups.iter().filter(|b| b.committed.is_some()).count(),
+        steps: state.trace.len(),
+        tail: state.tail(1_000),
+    }
+}
+
+/// The clients of a seed.
+fn cast(class: Class, rng: &mut Rng) -> Vec<Part> {
+    let part = |key: &KeyFileSecret, steps: &[Step], operations: usize| Part {
+        key: key.clone(),
+        steps: steps.to_vec(),
+        operations,
+        cache_of: None,
+    };
+    let mut parts = Vec::new();
+    for _ in 0..2 + rng.below(2) {
+        parts.push(part(rng.pick(&[KEY, WRITER_A, WRITER_B]), &[Step::Backup], 1 + rng.below(3)));
+    }
+    // One user who starts a second backup while the first still runs.
+    if rng.chance(1_500) {
+        (parts[1].key, parts[1].cache_of) = (parts[0].key.clone(), Some(0));
+    }
+    if rng.chance(if class == Class::Prune { 3_000 } else { 6_000 }) {
+        let steps = [Step::Restore, Step::Restore, Step::Check];
+        parts.push(part(&KEY, &steps, 1 + rng.below(3)));
+    }
+    if class == Class::Prune {
+        let mixes: [&[Step]; 4] = [
+            &[Step::Prune],
+            &[Step::Prune, Step::Forget],
+            &[Step::Forget, Step::Forget, Step::Prune],
+            &[Step::Forget, Step::Hold, Step::Release, Step::Prune],
+        ];
+        for _ in 0..2 + rng.below(2) {
+            parts.push(part(rng.pick(&[KEY, ADMIN]), rng.pick(&mixes), 1 + rng.below(4)));
+        }
+    }
+    parts
+}
