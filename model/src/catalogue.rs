@@ -1,4 +1,5 @@
-//! What is explored: the configurations, and for each rule the one in which dropping it loses data (or the reason why it does not).
+//! What is explored: the configurations, and for each rule the one in which dropping it loses data
+//! (or the reason why it does not).
 
 use crate::config::{BASE, Config, Drop};
 use crate::rules::Rule;
@@ -13,7 +14,8 @@ const MIRRORED: Config =
     Config { packs: &[FULL_0, FULL_1, DELTA_0 | DELTA_1], snapshots: &[3, 0, 0], ..ONE_WRITER };
 const HOLDS: Config = Config { holds: true, ..ONE_WRITER };
 const MIDWAY: Config = Config { midway: true, liveness: true, ..BASE };
-/// Deletes are steps of their own, and the lists of old verdicts are dropped, which the protocol as built does not do.
+/// Deletes are steps of their own, and the lists of old verdicts are dropped, which the protocol as
+/// built does not do.
 const LISTS_DROPPED: Config =
     Config { drop: Drop::Lists, flicker: false, liveness: false, ..ONE_WRITER };
 const ONE_RUN: Config = Config {
@@ -236,7 +238,8 @@ pub const SPARE: &[Spare] = &[
     },
     Spare {
         rule: Rule::ForgottenBeforeHolds,
-        why: "a hold is promised only when no undecided proposal names the snapshot, and holds are read after the proposal",
+        why: "a hold is promised only if no undecided proposal names the snapshot; the verdict \
+              reads holds after that",
         config: Config { generations: 1, ..HOLDS },
     },
 ];

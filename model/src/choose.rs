@@ -1,8 +1,11 @@
-//! What prune decides, as plain functions of what it has read: what to propose, and what remains of a proposal in the verdict.
+//! What prune decides, as plain functions of what it has read: what to propose, and what remains of
+//! a proposal in the verdict.
 
 use crate::protocol::Protocol;
 use crate::rules::Rule;
-use crate::state::*;
+use crate::state::{
+    Names, PACKS, RUNS, SESSIONS, SLOTS, SNAPSHOTS, State, bit, bits, readable, subsets,
+};
 
 /// What prune has read.
 #[derive(Clone, Copy, Debug, Default)]
@@ -50,8 +53,8 @@ impl Protocol {
         view.packs & state.rows(runs) & !view.gone[PACKS] & !view.damaged
     }
 
-    /// Every way to propose: which copies to keep, whether to move frames out of a half-dead pack, whether to merge the runs. `None`: a live
-    /// chunk is nowhere, prune stops.
+    /// Every way to propose: which copies to keep, whether to move frames out of a half-dead pack,
+    /// whether to merge the runs. `None`: a live chunk is nowhere, prune stops.
     pub fn plans(&self, state: &State, view: &View) -> Option<Vec<Plan>> {
         let sound = self.sound(state, view);
         if !self.serves(state.frames(sound), view.need) {

@@ -1,7 +1,7 @@
 //! What is explored: how many processes, which features, from which repository on.
 
 use crate::rules::{Rule, Rules};
-use crate::state::*;
+use crate::state::{FULL_0, PACKS, PROCESSES, RETIRED, SESSIONS, SNAPSHOTS, State, Writer, bit};
 use crate::writer;
 
 /// What is dropped of a generation that was carried out.
@@ -21,7 +21,8 @@ pub struct Config {
     pub restarts: u8,
     pub pruners: usize,
     pub generations: usize,
-    /// Frames of the packs that are there at the start, each with its own session, run and (if any chunks are given) snapshot.
+    /// Frames of the packs that are there at the start, each with its own session, run and (if any
+    /// chunks are given) snapshot.
     pub packs: &'static [u8],
     pub snapshots: &'static [u8],
     /// One run describes all packs of the start, instead of one each.
@@ -43,7 +44,8 @@ pub struct Config {
     pub drop: Drop,
     pub duplicates: u8,
     pub damage: u8,
-    /// Starts where generation 1 proposes pack 0 and snapshot 0, while writer 0 is about to commit what it found in that pack.
+    /// Starts where generation 1 proposes pack 0 and snapshot 0, while writer 0 is about to commit
+    /// what it found in that pack.
     pub midway: bool,
     /// Each state is also run to quiescence.
     pub liveness: bool,

@@ -1,5 +1,6 @@
-//! A breadth-first search of its own for the large configurations: stateright's keeps the path to every pending state and does not stop by time
-//! with one thread. The same model, the same properties; it keeps 8 bytes a state and no paths.
+//! A breadth-first search of its own for the large configurations: stateright's keeps the path to
+//! every pending state and does not stop by time with one thread. The same model, the same
+//! properties; it keeps 8 bytes a state and no paths.
 
 use crate::protocol::Protocol;
 use crate::state::State;

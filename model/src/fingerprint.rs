@@ -1,5 +1,6 @@
-//! States are told apart by a 64-bit hash of their bytes (folded multiplication, as in wyhash): two different states fall together with
-//! probability n² / 2^65 for n states, one in 3,700 for 100 million.
+//! States are told apart by a 64-bit hash of their bytes (folded multiplication, as in wyhash): two
+//! different states fall together with probability n² / 2^65 for n states, one in 3,700 for 100
+//! million.
 
 use crate::state::{Look, Names, Pruner, State, Writer};
 use std::hash::{Hash, Hasher};

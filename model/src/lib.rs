@@ -1,5 +1,6 @@
-//! The deletion protocol (DESIGN section 6) as an explicit-state model: writers, pruners, and a store on which everything that can go wrong does.
-//! It knows nothing of the engine's code; `docs/concurrency.md` says which rule is coded where.
+//! The deletion protocol (DESIGN section 6) as an explicit-state model: writers, pruners, and a
+//! store on which everything that can go wrong does. It knows nothing of the engine's code;
+//! `docs/concurrency.md` says which rule is coded where.
 
 pub mod catalogue;
 pub mod choose;

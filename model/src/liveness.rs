@@ -1,15 +1,19 @@
-//! Garbage is freed in the end: from any state on, if everybody crashes and one pruner then runs undisturbed, a few generations leave nothing
-//! that no live snapshot needs.
+//! Garbage is freed in the end: from any state on, if everybody crashes and one pruner then runs
+//! undisturbed, a few generations leave nothing that no live snapshot needs.
 //!
-//! This is checked in each state by running that pruner to quiescence with the same functions that the model's pruners decide with; it needs
-//! no fairness argument and no cycles, because such a run is deterministic and its length is bounded.
+//! This is checked in each state by running that pruner to quiescence with the same functions that
+//! the model's pruners decide with; it needs no fairness argument and no cycles, because such a run
+//! is deterministic and its length is bounded.
 
 use crate::choose::{Plan, View};
 use crate::protocol::Protocol;
 use crate::rules::Rule;
-use crate::state::*;
+use crate::state::{
+    GENERATIONS, Names, PACKS, RETIRED, RUNS, SESSIONS, SNAPSHOTS, State, bit, bits, readable,
+};
 
-/// Generations that must suffice: one that was left undecided, one for what it did not name, one for runs that this emptied.
+/// Generations that must suffice: one that was left undecided, one for what it did not name, one
+/// for runs that this emptied.
 pub const GENERATIONS_MAX: usize = 3;
 
 impl Protocol {
@@ -22,7 +26,8 @@ impl Protocol {
             (0..GENERATIONS).rev().find(|&g| state.have[RETIRED] & (bit(g) | bit(4 + g)) != 0);
         let mut left = newest.filter(|&g| !state.has(RETIRED, 4 + g));
         for generations in 0.. {
-            // Whoever crashed is silent for long by now, and is fenced even if there is nothing else to do.
+            // Whoever crashed is silent for long by now, and is fenced even if there is nothing
+            // else to do.
             if self.on(Rule::FencesIdle) || generations > 0 {
                 state.tombstones |= state.have[SESSIONS] & !state.closed();
             }

@@ -1,5 +1,6 @@
-//! `strongroom-model [--minutes N] [--states N] [--only TEXT]`: explores the configurations of the catalogue and prints a table.
-//! `strongroom-model --without RULE`: prints the shortest way to a loss without that rule.
+//! `strongroom-model [--minutes N] [--states N] [--only TEXT]`: explores the configurations of the
+//! catalogue and prints a table. `strongroom-model --without RULE`: prints the shortest way to a
+//! loss without that rule.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};

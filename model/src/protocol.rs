@@ -1,12 +1,17 @@
-//! The protocol as a `stateright` model: which steps are possible in a state, and what must hold in every state.
+//! The protocol as a `stateright` model: which steps are possible in a state, and what must hold in
+//! every state.
 //!
-//! A crash needs no step of its own: every interleaving in which a process never moves again is explored, and nothing waits for a process
-//! but the verdict for open sessions, which may be fenced at any time.
+//! A crash needs no step of its own: every interleaving in which a process never moves again is
+//! explored, and nothing waits for a process but the verdict for open sessions, which may be fenced
+//! at any time.
 
 use crate::config::{Config, Drop};
 use crate::pruner;
 use crate::rules::Rule;
-use crate::state::*;
+use crate::state::{
+    GENERATIONS, Look, Names, PACKS, PROCESSES, RETIRED, RUNS, SESSIONS, SNAPSHOTS, State, bit,
+    bits, readable, subsets,
+};
 use stateright::{Model, Property};
 
 pub struct Protocol {
@@ -41,8 +46,9 @@ impl Protocol {
         self.config.rules.has(rule)
     }
 
-    /// Objects of a kind that may be there or not, however often one looks: with `flicker`, all that a verdict has named. That stands for
-    /// deletes by anyone at any time, for late duplicates of any number of puts and deletes, and for dropped proposals.
+    /// Objects of a kind that may be there or not, however often one looks: with `flicker`, all
+    /// that a verdict has named. That stands for deletes by anyone at any time, for late duplicates
+    /// of any number of puts and deletes, and for dropped proposals.
     fn flickering(&self, state: &State, kind: usize) -> u8 {
         match kind {
             _ if !self.config.flicker => 0,
@@ -52,8 +58,9 @@ impl Protocol {
         }
     }
 
-    /// A listing by the process with this look: atomic, or begun and ended in two steps between which objects come and go.
-    /// `end` is called with each set of objects that it may have seen, less those that it ignores anyway.
+    /// A listing by the process with this look: atomic, or begun and ended in two steps between
+    /// which objects come and go. `end` is called with each set of objects that it may have seen,
+    /// less those that it ignores anyway.
     pub fn list(
         &self,
         state: &State,

@@ -1,12 +1,17 @@
-//! A pruner: read `retired/`, then decide the newest generation or propose the next one, again and again (DESIGN 6.5).
+//! A pruner: read `retired/`, then decide the newest generation or propose the next one, again and
+//! again (DESIGN 6.5).
 //!
-//! Deleting is no step of the pruner: what a published verdict names may be deleted at any time by anyone (`world.rs`).
+//! Deleting is no step of the pruner: what a published verdict names may be deleted at any time by
+//! anyone (`world.rs`).
 
 use crate::choose::View;
 use crate::config::Drop;
 use crate::protocol::{Protocol, Steps};
 use crate::rules::Rule;
-use crate::state::*;
+use crate::state::{
+    GENERATIONS, Names, PACKS, PROCESSES, Pruner, RETIRED, RUNS, SESSIONS, SNAPSHOTS, State, bit,
+    bits,
+};
 
 const IDLE: u8 = 0;
 const SNAPSHOTS_READ: u8 = 1;
@@ -31,9 +36,9 @@ impl Protocol {
         let look = PROCESSES + number;
         let gone = pruner.gone;
         match pruner.pc {
-            IDLE => {
+            IDLE
                 // Nothing to do any more: do not even look.
-                if pruner.generation as usize <= GENERATIONS {
+                if pruner.generation as usize <= GENERATIONS => {
                     self.list(
                         state,
                         (look, RETIRED, 0),
@@ -44,7 +49,6 @@ impl Protocol {
                         },
                     );
                 }
-            }
             SNAPSHOTS_READ | SNAPSHOTS_AGAIN => self.read_snapshots(state, number, steps),
             HOLDS_READ | HOLDS_AGAIN => self.read_holds(state, number, steps),
             PACKS_READ => self.list(
@@ -99,15 +103,14 @@ impl Protocol {
             }
             PROPOSE => self.propose(state, number, steps),
             OPEN_READ => self.read_open(state, number, steps),
-            WAIT => {
-                if pruner.open & !state.closed() == 0 {
+            WAIT
+                if pruner.open & !state.closed() == 0 => {
                     let mut next = *state;
                     let again = self.on(Rule::SecondRead) || pruner.need & 64 == 0;
                     let pc = if again { self.first_read(true) } else { self.copies_again() };
                     next.pruners[number] = Pruner { pc, open: 0, ..pruner };
                     steps.push("waited for all", pruner.open, next);
                 }
-            }
             RUNS_AGAIN => self.list(
                 state,
                 (look, RUNS, gone[RUNS]),
@@ -206,7 +209,8 @@ impl Protocol {
         );
     }
 
-    /// Holds are read after the forgotten records (or, with that rule off, before: then this step comes first).
+    /// Holds are read after the forgotten records (or, with that rule off, before: then this step
+    /// comes first).
     fn read_holds(&self, state: &State, number: usize, steps: &mut Steps<'_>) {
         let mut next = *state;
         let skips = state.pruners[number].pc == HOLDS_AGAIN && !self.on(Rule::HoldsReadAgain);

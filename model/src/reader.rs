@@ -1,8 +1,9 @@
-//! A reader of snapshot 0: reads the index, lists packs, gets what it needs; what is gone makes it look again (DESIGN 6.6).
+//! A reader of snapshot 0: reads the index, lists packs, gets what it needs; what is gone makes it
+//! look again (DESIGN 6.6).
 
 use crate::protocol::{Protocol, Steps};
 use crate::rules::Rule;
-use crate::state::*;
+use crate::state::{PACKS, PROCESSES, RETIRED, RUNS, Reader, State, readable};
 
 const START: u8 = 0;
 const RUNS_READ: u8 = 1;

@@ -1,4 +1,5 @@
-//! The rules of the protocol. Each is a switch: the tests turn one off at a time and expect a loss (or learn that the others suffice).
+//! The rules of the protocol. Each is a switch: the tests turn one off at a time and expect a loss
+//! (or learn that the others suffice).
 
 macro_rules! rules {
     ($($name:ident: $text:literal),* $(,)?) => {

@@ -1,9 +1,12 @@
-//! What the model remembers: the objects in the store, what each process knows, and a few facts that only the properties look at.
+//! What the model remembers: the objects in the store, what each process knows, and a few facts
+//! that only the properties look at.
 //!
-//! Everything is a small bit mask, because the number of states is what counts. Objects get their slots in the order in which they are
-//! first put, so histories that differ in names only fall together. Nothing is decided here.
+//! Everything is a small bit mask, because the number of states is what counts. Objects get their
+//! slots in the order in which they are first put, so histories that differ in names only fall
+//! together. Nothing is decided here.
 
-/// Packs, runs and sessions have at most this many slots each; a put that finds none left is not taken (a stated bound).
+/// Packs, runs and sessions have at most this many slots each; a put that finds none left is not
+/// taken (a stated bound).
 pub const SLOTS: usize = 8;
 /// Generations of prune.
 pub const GENERATIONS: usize = 3;
@@ -40,7 +43,8 @@ pub struct Generation {
     pub dropped: bool,
 }
 
-/// A listing under way: what it must have seen (there from its begin on) and what it may have seen (there at some time).
+/// A listing under way: what it must have seen (there from its begin on) and what it may have seen
+/// (there at some time).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, PartialOrd, Ord)]
 pub struct Look {
     /// Kind + 1, 0 for none.
@@ -84,7 +88,8 @@ pub struct Pruner {
     pub damaged: u8,
     /// What it is going to propose, or the proposal it decides.
     pub plan: Names,
-    /// Frames that it moves to a new pack; rows of the new run besides that pack; whether there is a new run.
+    /// Frames that it moves to a new pack; rows of the new run besides that pack; whether there is
+    /// a new run.
     pub moved: u8,
     pub rows: u8,
     pub run: bool,
@@ -110,7 +115,8 @@ pub struct State {
     pub packs_used: u8,
     pub runs_used: u8,
     pub sessions_used: u8,
-    /// Frames of each pack (low nibble) and the session it belongs to (high nibble; 15: a pruner's).
+    /// Frames of each pack (low nibble) and the session it belongs to (high nibble; 15: a
+    /// pruner's).
     pub pack: [u8; SLOTS],
     /// Packs that each run describes.
     pub run: [u8; SLOTS],
@@ -228,7 +234,8 @@ impl State {
     }
 }
 
-/// Chunks (bit 0, bit 1) that can be read from these frames: a delta counts only with a full copy of its base.
+/// Chunks (bit 0, bit 1) that can be read from these frames: a delta counts only with a full copy
+/// of its base.
 pub fn readable(frames: u8) -> u8 {
     let zero = frames & FULL_0 != 0 || frames & DELTA_0 != 0 && frames & FULL_1 != 0;
     let one = frames & FULL_1 != 0 || frames & DELTA_1 != 0 && frames & FULL_0 != 0;

@@ -1,10 +1,12 @@
-//! What happens besides writers and pruners: deletes of what verdicts name (by anyone, late, repeated), fences, forgets, holds, dropped
-//! lists, late duplicates of puts, and damage.
+//! What happens besides writers and pruners: deletes of what verdicts name (by anyone, late,
+//! repeated), fences, forgets, holds, dropped lists, late duplicates of puts, and damage.
 
 use crate::config::Drop;
 use crate::protocol::{Protocol, Steps};
 use crate::rules::Rule;
-use crate::state::*;
+use crate::state::{
+    GENERATIONS, Names, PACKS, PROCESSES, RETIRED, RUNS, SESSIONS, SNAPSHOTS, State, bit, bits,
+};
 
 impl Protocol {
     pub fn world(&self, state: &State, steps: &mut Steps<'_>) {
@@ -68,7 +70,8 @@ impl Protocol {
             for s in bits(state.forgotten & !state.have[SNAPSHOTS]) {
                 let mut next = *state;
                 next.forgotten &= !bit(s);
-                // With the record the promise ends too: nobody counts on a snapshot whose deletion was carried out.
+                // With the record the promise ends too: nobody counts on a snapshot whose deletion
+                // was carried out.
                 next.committed &= !bit(s);
                 steps.push("deletes forgotten record", s as u16, next);
             }
@@ -79,7 +82,7 @@ impl Protocol {
         for g in 0..GENERATIONS {
             let generation = &state.generations[g];
             let newer = (g + 1..GENERATIONS).any(|n| state.has(RETIRED, 4 + n));
-            if !state.has(RETIRED, 4 + g) || !(newer || !self.on(Rule::NewestStays)) {
+            if !state.has(RETIRED, 4 + g) || !newer && self.on(Rule::NewestStays) {
                 continue;
             }
             if !generation.carried_out && self.on(Rule::DropWhenGone) {
@@ -140,8 +143,9 @@ impl Protocol {
         }
     }
 
-    /// Storage damages a pack, and it is recorded. What nobody could know in time is excused: copies that a pruner has retired already, or
-    /// is about to after its last look at the damage records.
+    /// Storage damages a pack, and it is recorded. What nobody could know in time is excused:
+    /// copies that a pruner has retired already, or is about to after its last look at the damage
+    /// records.
     fn damage(&self, state: &State, steps: &mut Steps<'_>) {
         let leaving = Self::leaving(state);
         for p in bits(state.have[PACKS] & !state.damaged) {

@@ -1,8 +1,12 @@
-//! A writer: announce, read `retired/`, list packs, read damage and the index, store what is missing, commit (DESIGN 6.1–6.3).
+//! A writer: announce, read `retired/`, list packs, read damage and the index, store what is
+//! missing, commit (DESIGN 6.1–6.3).
 
 use crate::protocol::{Protocol, Steps};
 use crate::rules::Rule;
-use crate::state::*;
+use crate::state::{
+    DELTA_0, DELTA_1, GENERATIONS, Look, PACKS, RETIRED, RUNS, SESSIONS, SLOTS, SNAPSHOTS, State,
+    Writer, bit, bits, readable,
+};
 
 pub const START: u8 = 0;
 const RETIRED_READ: u8 = 1;
@@ -189,7 +193,8 @@ impl Protocol {
         }
     }
 
-    /// A new session, if any is left, which will adopt what this one has stored; its own journal names that.
+    /// A new session, if any is left, which will adopt what this one has stored; its own journal
+    /// names that.
     fn start_over(&self, next: &mut State, number: usize) {
         let Writer { restarts, session, .. } = next.writers[number];
         let mine = |p: &usize| next.owner(*p) == session;

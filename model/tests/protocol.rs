@@ -1,4 +1,5 @@
-//! The protocol holds in every state of the small configurations, and fails in some state as soon as one of its rules is dropped.
+//! The protocol holds in every state of the small configurations, and fails in some state as soon
+//! as one of its rules is dropped.
 
 use std::time::Duration;
 
