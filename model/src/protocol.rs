@@ -18,6 +18,10 @@ pub struct Protocol {
     pub config: Config,
 }
 
+/// What the first step of a listing is called, by kind.
+const BEGINS: [&str; 5] =
+    ["lists packs", "lists runs", "lists snapshots", "lists sessions", "lists retired"];
+
 /// One store call of one process, or something that happens to the store.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Step {
@@ -66,7 +70,6 @@ impl Protocol {
         state: &State,
         (look, kind, ignored): (usize, usize, u8),
         steps: &mut Steps<'_>,
-        what: &'static str,
         mut end: impl FnMut(&mut Steps<'_>, State, u8),
     ) {
         let mut next = *state;
@@ -76,7 +79,7 @@ impl Protocol {
             if state.looks[look].kind == 0 {
                 let (must, may) = (must & !ignored, may & !ignored);
                 next.looks[look] = Look { kind: kind as u8 + 1, must, may };
-                return steps.push(what, may, next);
+                return steps.push(BEGINS[kind], may, next);
             }
             must &= state.looks[look].must;
             may = state.looks[look].may;

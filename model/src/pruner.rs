@@ -33,115 +33,92 @@ pub const DECIDE: u8 = 15;
 impl Protocol {
     pub fn pruner(&self, state: &State, number: usize, steps: &mut Steps<'_>) {
         let pruner = state.pruners[number];
-        let look = PROCESSES + number;
-        let gone = pruner.gone;
         match pruner.pc {
-            IDLE
-                // Nothing to do any more: do not even look.
-                if pruner.generation as usize <= GENERATIONS => {
-                    self.list(
-                        state,
-                        (look, RETIRED, 0),
-                        steps,
-                        "lists retired",
-                        |steps, next, seen| {
-                            self.turn(next, number, seen, steps);
-                        },
-                    );
-                }
+            // It has seen that there is nothing to do any more: it does not even look.
+            IDLE if pruner.generation as usize > GENERATIONS => {}
+            IDLE => {
+                let retired = (PROCESSES + number, RETIRED, 0);
+                self.list(state, retired, steps, |steps, next, seen| {
+                    self.turn(next, number, seen, steps);
+                });
+            }
             SNAPSHOTS_READ | SNAPSHOTS_AGAIN => self.read_snapshots(state, number, steps),
             HOLDS_READ | HOLDS_AGAIN => self.read_holds(state, number, steps),
-            PACKS_READ => self.list(
-                state,
-                (look, PACKS, gone[PACKS]),
-                steps,
-                "lists packs",
-                |steps, mut next, seen| {
-                    let pruner = &mut next.pruners[number];
+            PACKS_READ | SESSIONS_READ | RUNS_READ => self.read_for_plan(state, number, steps),
+            PUT_PACK | PUT_RUN => self.prepare(state, number, steps),
+            PROPOSE => self.propose(state, number, steps),
+            OPEN_READ => self.read_open(state, number, steps),
+            WAIT if pruner.open & !state.closed() != 0 => {}
+            WAIT => {
+                let mut next = *state;
+                let again = self.on(Rule::SecondRead) || pruner.need & 64 == 0;
+                let pc = if again { self.first_read(true) } else { self.copies_again() };
+                next.pruners[number] = Pruner { pc, open: 0, ..pruner };
+                steps.push("waited for all", pruner.open, next);
+            }
+            RUNS_AGAIN | PACKS_AGAIN => self.read_for_verdict(state, number, steps),
+            _ => self.decide(state, number, steps),
+        }
+    }
+
+    fn read_for_plan(&self, state: &State, number: usize, steps: &mut Steps<'_>) {
+        let pruner = state.pruners[number];
+        let kind = match pruner.pc {
+            PACKS_READ => PACKS,
+            SESSIONS_READ => SESSIONS,
+            _ => RUNS,
+        };
+        let which = (PROCESSES + number, kind, pruner.gone[kind]);
+        self.list(state, which, steps, |steps, mut next, seen| {
+            let pruner = &mut next.pruners[number];
+            match kind {
+                PACKS => {
                     (pruner.packs, pruner.pc) = (seen, SESSIONS_READ);
                     if self.on(Rule::DamagedNoCopy) {
                         pruner.damaged = next.damaged;
                     }
                     steps.push("listed packs", seen, next);
-                },
-            ),
-            SESSIONS_READ => self.list(
-                state,
-                (look, SESSIONS, gone[SESSIONS]),
-                steps,
-                "lists sessions",
-                |steps, mut next, seen| {
-                    let pruner = &mut next.pruners[number];
+                }
+                SESSIONS => {
                     (pruner.open, pruner.pc) = (seen, RUNS_READ);
                     steps.push("listed sessions", seen, next);
-                },
-            ),
-            RUNS_READ => self.list(
-                state,
-                (look, RUNS, gone[RUNS]),
-                steps,
-                "lists runs",
-                |steps, next, seen| {
-                    self.make_plan(next, number, seen, steps);
-                },
-            ),
-            PUT_PACK => {
-                let mut next = *state;
-                if let Some(pack) = next.put_pack(pruner.moved, 15) {
-                    let rows = pruner.rows | bit(pack);
-                    next.pruners[number] = Pruner { pc: PUT_RUN, rows, moved: 0, ..pruner };
-                    steps.push("puts moved pack", pack as u16, next);
                 }
+                _ => self.make_plan(next, number, seen, steps),
             }
-            PUT_RUN => {
-                let mut next = *state;
-                if next.put_run(pruner.rows).is_some() {
-                    let pc = if self.on(Rule::MoveDurable) { PROPOSE } else { OPEN_READ };
-                    next.pruners[number] = Pruner { pc, rows: 0, run: false, ..pruner };
-                    steps.push("puts run of packs", pruner.rows, next);
-                }
+        });
+    }
+
+    /// Moved frames, then the run that describes them and the rows of merged runs.
+    fn prepare(&self, state: &State, number: usize, steps: &mut Steps<'_>) {
+        let pruner = state.pruners[number];
+        let mut next = *state;
+        if pruner.pc == PUT_PACK {
+            if let Some(pack) = next.put_pack(pruner.moved, 15) {
+                let rows = pruner.rows | bit(pack);
+                next.pruners[number] = Pruner { pc: PUT_RUN, rows, moved: 0, ..pruner };
+                steps.push("puts moved pack", pack as u16, next);
             }
-            PROPOSE => self.propose(state, number, steps),
-            OPEN_READ => self.read_open(state, number, steps),
-            WAIT
-                if pruner.open & !state.closed() == 0 => {
-                    let mut next = *state;
-                    let again = self.on(Rule::SecondRead) || pruner.need & 64 == 0;
-                    let pc = if again { self.first_read(true) } else { self.copies_again() };
-                    next.pruners[number] = Pruner { pc, open: 0, ..pruner };
-                    steps.push("waited for all", pruner.open, next);
-                }
-            RUNS_AGAIN => self.list(
-                state,
-                (look, RUNS, gone[RUNS]),
-                steps,
-                "lists runs",
-                |steps, mut next, seen| {
-                    next.pruners[number].runs = seen;
-                    if self.config.packs_first {
-                        return self.judge(next, number, steps);
-                    }
-                    next.pruners[number].pc = PACKS_AGAIN;
-                    steps.push("listed runs again", seen, next);
-                },
-            ),
-            PACKS_AGAIN => self.list(
-                state,
-                (look, PACKS, gone[PACKS]),
-                steps,
-                "lists packs",
-                |steps, mut next, seen| {
-                    next.pruners[number].packs = seen;
-                    if !self.config.packs_first {
-                        return self.judge(next, number, steps);
-                    }
-                    next.pruners[number].pc = RUNS_AGAIN;
-                    steps.push("listed packs again", seen, next);
-                },
-            ),
-            DECIDE => self.decide(state, number, steps),
-            _ => {}
+        } else if next.put_run(pruner.rows).is_some() {
+            let pc = if self.on(Rule::MoveDurable) { PROPOSE } else { OPEN_READ };
+            next.pruners[number] = Pruner { pc, rows: 0, run: false, ..pruner };
+            steps.push("puts run of packs", pruner.rows, next);
         }
+    }
+
+    fn read_for_verdict(&self, state: &State, number: usize, steps: &mut Steps<'_>) {
+        let pruner = state.pruners[number];
+        let lists_packs = pruner.pc == PACKS_AGAIN;
+        let kind = if lists_packs { PACKS } else { RUNS };
+        let which = (PROCESSES + number, kind, pruner.gone[kind]);
+        self.list(state, which, steps, |steps, mut next, seen| {
+            let pruner = &mut next.pruners[number];
+            *(if lists_packs { &mut pruner.packs } else { &mut pruner.runs }) = seen;
+            if lists_packs != self.config.packs_first {
+                return self.judge(next, number, steps);
+            }
+            pruner.pc = if lists_packs { RUNS_AGAIN } else { PACKS_AGAIN };
+            steps.push(if lists_packs { "listed packs" } else { "listed runs" }, seen, next);
+        });
     }
 
     /// What `retired/` says: decide the newest generation, or propose the next.
@@ -187,26 +164,20 @@ impl Protocol {
         let look = PROCESSES + number;
         let pruner = state.pruners[number];
         let ignored = pruner.gone[SNAPSHOTS];
-        self.list(
-            state,
-            (look, SNAPSHOTS, ignored),
-            steps,
-            "lists snapshots",
-            |steps, mut next, seen| {
-                let again = pruner.pc == SNAPSHOTS_AGAIN;
-                let forgotten = next.forgotten;
-                let held = pruner.live;
-                // Kept for the next step: `live` all that are there, `dead` what is forgotten.
-                next.pruners[number] = Pruner { live: seen, dead: forgotten & seen, ..pruner };
-                next.pruners[number].closed = seen | next.tombstones | forgotten;
-                if self.config.holds && self.on(Rule::ForgottenBeforeHolds) {
-                    next.pruners[number].pc = if again { HOLDS_AGAIN } else { HOLDS_READ };
-                } else {
-                    self.mark(&mut next, number, held);
-                }
-                steps.push("read snapshots", seen, next);
-            },
-        );
+        self.list(state, (look, SNAPSHOTS, ignored), steps, |steps, mut next, seen| {
+            let again = pruner.pc == SNAPSHOTS_AGAIN;
+            let forgotten = next.forgotten;
+            let held = pruner.live;
+            // Kept for the next step: `live` all that are there, `dead` what is forgotten.
+            next.pruners[number] = Pruner { live: seen, dead: forgotten & seen, ..pruner };
+            next.pruners[number].closed = seen | next.tombstones | forgotten;
+            if self.config.holds && self.on(Rule::ForgottenBeforeHolds) {
+                next.pruners[number].pc = if again { HOLDS_AGAIN } else { HOLDS_READ };
+            } else {
+                self.mark(&mut next, number, held);
+            }
+            steps.push("read snapshots", seen, next);
+        });
     }
 
     /// Holds are read after the forgotten records (or, with that rule off, before: then this step
@@ -330,17 +301,11 @@ impl Protocol {
         }
         let look = PROCESSES + number;
         let ignored = pruner.gone[SESSIONS];
-        self.list(
-            state,
-            (look, SESSIONS, ignored),
-            steps,
-            "lists sessions",
-            |steps, mut next, seen| {
-                let open = seen & !next.closed();
-                next.pruners[number] = Pruner { pc: WAIT, open, ..pruner };
-                steps.push("listed open sessions", open, next);
-            },
-        );
+        self.list(state, (look, SESSIONS, ignored), steps, |steps, mut next, seen| {
+            let open = seen & !next.closed();
+            next.pruners[number] = Pruner { pc: WAIT, open, ..pruner };
+            steps.push("listed open sessions", open, next);
+        });
     }
 
     /// All is read again: what remains of the proposal?

@@ -17,40 +17,29 @@ impl Protocol {
         let reader = state.reader;
         let look = 2 * PROCESSES;
         match reader.pc {
-            START => self.list(
-                state,
-                (look, RETIRED, 0),
-                steps,
-                "lists retired",
-                |steps, mut next, seen| {
-                    next.reader =
-                        Reader { pc: RUNS_READ, verdicts: seen >> 4, ..Reader::default() };
-                    steps.push("read retired", seen, next);
-                },
-            ),
-            RUNS_READ => {
-                self.list(state, (look, RUNS, 0), steps, "lists runs", |steps, mut next, seen| {
-                    (next.reader.runs, next.reader.pc) = (seen, PACKS_READ);
-                    steps.push("read runs", seen, next);
-                })
-            }
-            PACKS_READ => {
-                self.list(state, (look, PACKS, 0), steps, "lists packs", |steps, mut next, seen| {
-                    let packs = seen & next.rows(reader.runs);
-                    let found = next.needs[0] & !readable(next.frames(packs)) == 0;
-                    let pc = match found {
-                        true => GET,
-                        false if self.on(Rule::ReaderLooksAgain) => DOUBT,
-                        false => DONE,
-                    };
-                    next.reader =
-                        Reader { pc, packs: if found { packs } else { 0 }, runs: 0, ..reader };
-                    if pc == DONE {
-                        next.reader.failed = Self::promised(&next) & 1 != 0;
-                    }
-                    steps.push("listed packs", seen, next);
-                })
-            }
+            START => self.list(state, (look, RETIRED, 0), steps, |steps, mut next, seen| {
+                next.reader = Reader { pc: RUNS_READ, verdicts: seen >> 4, ..Reader::default() };
+                steps.push("read retired", seen, next);
+            }),
+            RUNS_READ => self.list(state, (look, RUNS, 0), steps, |steps, mut next, seen| {
+                (next.reader.runs, next.reader.pc) = (seen, PACKS_READ);
+                steps.push("read runs", seen, next);
+            }),
+            PACKS_READ => self.list(state, (look, PACKS, 0), steps, |steps, mut next, seen| {
+                let packs = seen & next.rows(reader.runs);
+                let found = next.needs[0] & !readable(next.frames(packs)) == 0;
+                let pc = match found {
+                    true => GET,
+                    false if self.on(Rule::ReaderLooksAgain) => DOUBT,
+                    false => DONE,
+                };
+                next.reader =
+                    Reader { pc, packs: if found { packs } else { 0 }, runs: 0, ..reader };
+                if pc == DONE {
+                    next.reader.failed = Self::promised(&next) & 1 != 0;
+                }
+                steps.push("listed packs", seen, next);
+            }),
             GET => {
                 // It tries every copy that it knows of.
                 let sure = self.surely(state);
@@ -64,19 +53,12 @@ impl Protocol {
                     steps.push("gets packs", got, next);
                 }
             }
-            DOUBT => self.list(
-                state,
-                (look, RETIRED, 0),
-                steps,
-                "lists retired",
-                |steps, mut next, seen| {
-                    let new = seen >> 4 != reader.verdicts && self.on(Rule::ReaderChecksVerdicts);
-                    next.reader =
-                        Reader { pc: if new { START } else { DONE }, ..Reader::default() };
-                    next.reader.failed = !new && Self::promised(&next) & 1 != 0;
-                    steps.push("doubts; read retired again", seen, next);
-                },
-            ),
+            DOUBT => self.list(state, (look, RETIRED, 0), steps, |steps, mut next, seen| {
+                let new = seen >> 4 != reader.verdicts && self.on(Rule::ReaderChecksVerdicts);
+                next.reader = Reader { pc: if new { START } else { DONE }, ..Reader::default() };
+                next.reader.failed = !new && Self::promised(&next) & 1 != 0;
+                steps.push("doubts; read retired again", seen, next);
+            }),
             _ => {}
         }
     }

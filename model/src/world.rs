@@ -169,7 +169,7 @@ impl Protocol {
             }
             1 => {
                 let look = (2 * PROCESSES, RETIRED, 0);
-                self.list(state, look, steps, "hold: lists retired", |steps, mut next, seen| {
+                self.list(state, look, steps, |steps, mut next, seen| {
                     let late = self.verdicts(&next, seen)[SNAPSHOTS] & 1 != 0;
                     let names = |g: &usize| next.generations[*g].proposal[SNAPSHOTS] & 1 != 0;
                     let undecided = (0..GENERATIONS)

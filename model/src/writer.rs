@@ -34,7 +34,6 @@ impl Protocol {
                 state,
                 (number, PACKS, writer.gone_packs),
                 steps,
-                "lists packs",
                 |steps, mut next, seen| {
                     let writer = &mut next.writers[number];
                     writer.packs = if self.on(Rule::ListsPacks) { seen } else { 255 };
@@ -46,11 +45,9 @@ impl Protocol {
                     steps.push("listed packs", seen, next);
                 },
             ),
-            RUNS_READ => {
-                self.list(state, (number, RUNS, 0), steps, "lists runs", |steps, next, seen| {
-                    self.look_up(next, number, seen, steps);
-                })
-            }
+            RUNS_READ => self.list(state, (number, RUNS, 0), steps, |steps, next, seen| {
+                self.look_up(next, number, seen, steps);
+            }),
             PARENT => self.trust_parent(state, number, steps),
             ANNOUNCE => {
                 let mut next = *state;
@@ -103,7 +100,7 @@ impl Protocol {
     }
 
     fn read_retired(&self, state: &State, number: usize, steps: &mut Steps<'_>) {
-        self.list(state, (number, RETIRED, 0), steps, "lists retired", |steps, mut next, seen| {
+        self.list(state, (number, RETIRED, 0), steps, |steps, mut next, seen| {
             let mut gone = self.verdicts(&next, seen)[PACKS];
             let mut undecided = false;
             for g in 0..GENERATIONS {
