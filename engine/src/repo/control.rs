@@ -177,6 +177,15 @@ impl Repo {
         Ok(retired)
     }
 
+    /// How many verdicts there are.
+    pub(crate) fn verdicts(&self) -> Result<usize> {
+        let mut count = 0;
+        self.store().list("retired", &mut |name, _| {
+            count += usize::from(name.as_str().ends_with(".verdict"));
+        })?;
+        Ok(count)
+    }
+
     pub(crate) fn proposal(&self, number: u32) -> Result<Option<Proposed>> {
         let name = proposal_name(number);
         let Some((body, hash)) = self.retiring(Kind::Proposal, &name)? else { return Ok(None) };

@@ -112,6 +112,10 @@ impl Repo {
                 packs.listed.insert(PackId(id), len);
             }
         })?;
+        // Verdicts are kept for ever; what is gone need not be remembered.
+        let Packs { listed, condemned, doomed, .. } = &mut packs;
+        condemned.retain(|id| listed.contains_key(id));
+        doomed.retain(|id| listed.contains_key(id));
         self.read_attested(&mut packs, damaged)?;
         self.read_damaged(&mut packs, damaged)?;
         let runs = self.cache().map(|cache| cache.join("runs"));
@@ -158,6 +162,7 @@ impl Repo {
 
     /// Packs in undecided proposals and in verdicts.
     fn read_retired(&self, packs: &mut Packs) -> Result<()> {
+        packs.verdicts = self.verdicts()?;
         for generation in self.retired()?.into_values() {
             match (generation.verdict, generation.proposal) {
                 (Some(verdict), _) => {

@@ -125,14 +125,17 @@ impl Repo {
 
     /// Says loudly which snapshots vanished. That it cannot be found out is told too, and stops nobody.
     pub(crate) fn tell_vanished(&self, watch: &dyn Watch) {
-        let tell = |name: String, cause: String| {
-            watch.problem(Problem { kind: ProblemKind::Damage, name: name.into_bytes(), cause });
+        let tell = |kind: ProblemKind, name: String, cause: String| {
+            watch.problem(Problem { kind, name: name.into_bytes(), cause });
         };
         match self.vanished() {
-            Ok(vanished) => {
-                vanished.iter().for_each(|id| tell(format!("snapshots/{id}"), VANISHED.to_owned()));
+            Ok(vanished) => vanished.iter().for_each(|id| {
+                tell(ProblemKind::Damage, format!("snapshots/{id}"), VANISHED.to_owned());
+            }),
+            Err(error) => {
+                let cause = format!("cannot tell whether any has vanished: {error}");
+                tell(ProblemKind::Notice, "snapshots".to_owned(), cause);
             }
-            Err(error) => tell("snapshots".to_owned(), error.to_string()),
         }
     }
 }

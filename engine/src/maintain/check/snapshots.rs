@@ -16,7 +16,7 @@ use crate::repo::seen::VANISHED;
 
 #[derive(Default)]
 pub struct Live {
-    /// Snapshot objects that no record says were forgotten.
+    /// Snapshot objects that are not forgotten, or held.
     pub count: u64,
     /// Those that this key opened.
     pub roots: Vec<(SessionId, Directory)>,
@@ -43,15 +43,17 @@ pub fn check(check: &Check, listing: &Listing, control: &Control) -> Result<Live
         if matches!(object, Ok(Kind::Tombstone)) {
             continue;
         }
-        let is_live = !control.forgotten.contains_key(id) || control.held.contains(id);
-        live.count += u64::from(is_live);
-        let info = object.and_then(|_| opened(check, &name, id));
-        if is_live {
-            check_seals(check, id, info.is_err())?;
+        if !control.is_live(id) {
+            // What it needs may be gone, its seals too; a power loss may even have brought it back.
+            check.findings.take(&name, object)?;
+            continue;
         }
+        live.count += 1;
+        let info = object.and_then(|_| opened(check, &name, id));
+        check_seals(check, id, info.is_err())?;
         match check.findings.sort(&name, info)? {
             Ok(Some(info)) => {
-                live.roots.extend(is_live.then_some((*id, info.snapshot.root)));
+                live.roots.push((*id, info.snapshot.root));
                 chains.infos.push(info);
             }
             Ok(None) | Err(None) => {}

@@ -41,7 +41,7 @@ impl State {
         }
     }
 
-    fn read(prune: &Prune) -> Result<Self> {
+    pub fn read(prune: &Prune) -> Result<Self> {
         let repo = prune.repo;
         if let Some(id) = repo.vanished()?.first() {
             return Err(Error::Rollback { what: format!("snapshots/{id}: {VANISHED}") });
