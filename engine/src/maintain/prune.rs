@@ -18,6 +18,8 @@ mod decide;
 mod merge;
 mod propose;
 mod relocate;
+#[cfg(test)]
+mod scale;
 mod state;
 
 use std::time::{Duration, Instant};

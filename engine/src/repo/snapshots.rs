@@ -8,7 +8,7 @@ use crate::format::session::Session;
 use crate::format::snapshot::Snapshot;
 use crate::repo::Repo;
 use crate::repo::damage::is_proof;
-use crate::repo::records::{RECORD_BYTES_MAX, is_not_found};
+use crate::repo::records::{RECORD_BYTES_MAX, is_not_found, object_name};
 use crate::store::StoreError;
 use crate::sys::fault;
 
@@ -142,8 +142,13 @@ impl Repo {
         }
         let (snapshots, _) = self.snapshots_despite()?;
         let ours = snapshots.into_iter().filter(|info| info.snapshot.author == self.identity());
-        let last = ours.max_by_key(|info| info.snapshot.sequence);
-        Ok(last.map_or((0, None), |info| (info.snapshot.sequence, Some(info.hash))))
+        let Some(last) = ours.max_by_key(|info| info.snapshot.sequence) else {
+            return Ok((0, None));
+        };
+        // It may be visible from a put that was told to have failed. Cited, it must not vanish.
+        let name = object_name(&format!("snapshots/{}", last.id))?;
+        self.store().make_durable(&mut std::iter::once(&name))?;
+        Ok((last.snapshot.sequence, Some(last.hash)))
     }
 
     pub(crate) fn keep_chain(&self, sequence: u64, last: [u8; 32]) -> Result<()> {

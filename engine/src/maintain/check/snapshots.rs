@@ -50,7 +50,7 @@ pub fn check(check: &Check, listing: &Listing, control: &Control) -> Result<Live
         }
         live.count += 1;
         let info = object.and_then(|_| opened(check, &name, id));
-        check_seals(check, id)?;
+        check_seals(check, id, info.is_err())?;
         match check.findings.sort(&name, info)? {
             Ok(Some(info)) => {
                 live.roots.push((*id, info.snapshot.root));
@@ -90,12 +90,14 @@ fn opened(check: &Check, name: &str, id: &SessionId) -> Result<Option<SnapshotIn
     check.repo.snapshot(id)
 }
 
-/// Without its sealed secrets a snapshot cannot be opened by anybody.
-fn check_seals(check: &Check, id: &SessionId) -> Result<()> {
+/// The secrets stand in the session's packs too: without both a snapshot cannot be opened by anybody.
+fn check_seals(check: &Check, id: &SessionId, needs_them: bool) -> Result<()> {
     let name = format!("seals/{id}");
     if check.findings.take(&name, check.repo.exists(&name))? == Some(false) {
         let damage = check.findings.damage(&name, "it is missing, and the snapshot needs it");
-        check.findings.costs(damage, id, None);
+        if needs_them {
+            check.findings.costs(damage, id, None);
+        }
     }
     Ok(())
 }

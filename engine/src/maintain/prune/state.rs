@@ -4,7 +4,7 @@
 use std::collections::{BTreeSet, HashSet};
 
 use crate::error::{Error, Result};
-use crate::format::id::SessionId;
+use crate::format::id::{ObjectHash, SessionId};
 use crate::format::snapshot::Directory;
 use crate::repo::SnapshotInfo;
 use crate::repo::control::Liveness;
@@ -19,6 +19,8 @@ pub struct State {
     pub liveness: Liveness,
     pub roots: Vec<(SessionId, Directory)>,
     pub index: Index,
+    /// Index runs whose bytes do not match their names: nobody can read them.
+    pub rotten_runs: Vec<ObjectHash>,
 }
 
 impl State {
@@ -55,7 +57,8 @@ impl State {
         }
         chains_are_whole(prune, &infos, &liveness)?;
         let roots = infos.iter().map(|info| (info.id, info.snapshot.root)).collect();
-        Ok(Self { liveness, roots, index: repo.index_for_deleting(prune.watch)? })
+        let (index, rotten_runs) = repo.index_for_deleting(prune.watch)?;
+        Ok(Self { liveness, roots, index, rotten_runs })
     }
 
     /// Sessions that may still commit. Listed after the packs: whoever wrote a pack that was listed
