@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, value_parser};
 
 use crate::{
-    backup, check, completions, dump, forget, help, hold, init, key, ls, prune, restore, snapshots,
-    stats,
+    backup, check, completions, dump, forget, help, hold, init, key, ls, prune, repair, restore,
+    snapshots, stats,
 };
 
 /// Deduplicating, encrypted backups of data that must not be lost, leaked or quietly changed
@@ -89,6 +89,7 @@ pub(crate) enum Command {
     Forget(forget::ForgetArgs),
     Hold(hold::HoldArgs),
     Prune(prune::PruneArgs),
+    Repair(repair::RepairArgs),
     Key(key::KeyArgs),
     Completions(completions::CompletionsArgs),
     /// Print docs/cli.md

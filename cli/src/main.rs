@@ -22,6 +22,7 @@ mod output;
 mod progress;
 mod prune;
 mod reference;
+mod repair;
 mod restore;
 mod sanitise;
 mod secret;
@@ -82,6 +83,7 @@ fn start(cli: &Cli, out: Output) -> Result<Exit, Fail> {
         Command::Forget(args) => forget::run(&tool, args),
         Command::Hold(args) => hold::run(&tool, args),
         Command::Prune(args) => prune::run(&tool, args),
+        Command::Repair(args) => repair::run(&tool, args),
         Command::Key(args) => key::run(&tool, args),
         Command::Completions(args) => completions::run(&tool, args),
         Command::Reference => reference::run(&tool),

@@ -7,7 +7,7 @@ use strongroom::repo::SnapshotInfo;
 
 use crate::Tool;
 use crate::fail::{Exit, Fail};
-use crate::format::{bytes, count, minute, rfc3339, short};
+use crate::format::{bytes, count, counted, minute, rfc3339, short};
 use crate::help;
 use crate::init::OWNER;
 use crate::open;
@@ -30,19 +30,28 @@ pub(crate) struct SnapshotsArgs {}
 
 pub(crate) fn run(tool: &Tool, _: &SnapshotsArgs) -> Result<Exit, Fail> {
     let repo = open::repo(tool)?;
-    let snapshots = repo.snapshots()?;
+    let (snapshots, mut damaged) = repo.snapshots_despite()?;
+    damaged.extend(repo.vanished_snapshots()?);
     if tool.out.json() {
         for info in &snapshots {
             tool.out.object(&object(info))?;
         }
-        return Ok(Exit::Success);
-    }
-    if snapshots.is_empty() {
+    } else if snapshots.is_empty() {
         tool.out.note("no snapshots yet");
-        return Ok(Exit::Success);
+    } else {
+        tool.out.line(&text(&snapshots, &TimeZone::system()))?;
     }
-    tool.out.line(&text(&snapshots, &TimeZone::system()))?;
-    Ok(Exit::Success)
+    for (_, error) in &damaged {
+        tool.out.warn(&sanitise::text(&error.to_string()));
+    }
+    match damaged.len() {
+        0 => Ok(Exit::Success),
+        n => {
+            let lost = counted(n as u64, "snapshot is", "snapshots are");
+            Err(Fail::new(Exit::Damage, format!("{lost} damaged or gone"))
+                .hint("`strongroom check` says what else is; all that are listed can be restored"))
+        }
+    }
 }
 
 fn text(snapshots: &[SnapshotInfo], zone: &TimeZone) -> String {

@@ -38,6 +38,7 @@ fn every_command_has_examples_and_exit_status() {
         &["restore"],
         &["dump"],
         &["check"],
+        &["repair"],
         &["key"],
         &["key", "list"],
         &["key", "add"],

@@ -146,6 +146,7 @@ fn once(
     if !options.dry_run {
         session.announce(repo, past.as_ref().map_or(&[], |past| &past.dead[..]))?;
     }
+    repo.tell_vanished(watch);
     let index = repo.index_for_writing(watch)?;
     let packer = Packer::new(repo, &session, &index, options.dry_run).journaling(journal.as_ref());
     if let Some(past) = past.as_ref().filter(|_| !options.dry_run) {

@@ -6,3 +6,4 @@ pub mod forget;
 pub mod hold;
 pub mod keys;
 pub mod prune;
+pub mod repair;

@@ -4,7 +4,7 @@
 pub mod adopt;
 pub(crate) mod control;
 pub mod damage;
-mod despite;
+pub(crate) mod despite;
 pub mod fetch;
 pub mod init;
 pub mod journal;
@@ -15,6 +15,7 @@ pub mod pack_file;
 pub mod packer;
 pub mod parallel;
 pub mod records;
+pub(crate) mod seen;
 pub mod segment;
 pub mod session;
 pub mod snapshots;
@@ -32,6 +33,8 @@ use crate::format::pack::SealRow;
 use crate::format::roster::Roster;
 use crate::format::seal::{Context, Recipient, Secret};
 use crate::format::slot::Bundle;
+use crate::repo::damage::is_proof;
+use crate::repo::records::is_not_found;
 use crate::store::Store;
 
 pub use crate::format::repo::{ChunkerSpec, RepoFile};
@@ -95,6 +98,11 @@ impl Repo {
 
     pub(crate) fn roster_hash(&self) -> [u8; 32] {
         self.roster_hash
+    }
+
+    /// Was there a valid roster of this number when the repository was opened?
+    pub(crate) fn knows_roster(&self, number: u32) -> bool {
+        self.rosters.contains(&number)
     }
 
     pub(crate) fn bundle(&self) -> &Bundle {
@@ -172,7 +180,13 @@ impl Repo {
             return Ok(secret.clone());
         }
         self.kem_key(context)?;
-        let seals = self.seals(&context.session)?;
+        let seals = match self.seals(&context.session) {
+            // Every pack of the session has them too.
+            Err(error) if is_proof(&error) || is_not_found(&error) => {
+                self.seals_in_packs(&context.session)?.ok_or(error)?
+            }
+            seals => seals?,
+        };
         let missing = || Error::Damaged {
             what: format!("seals/{}", context.session),
             cause: "it lacks a recipient".to_owned(),
@@ -193,6 +207,23 @@ impl Repo {
         let keys = self.kem_keys(context.recipient);
         let key = keys.iter().find(|(epoch, _)| *epoch == context.epoch);
         key.map(|(_, key)| key).ok_or(Error::Role { role: self.role(), needs })
+    }
+
+    /// The sealed secret that a context needs, for a pack that its frames are moved to.
+    pub(crate) fn seal_row(&self, context: &Context) -> Result<SealRow> {
+        let seals = match self.seals(&context.session) {
+            Err(error) if is_proof(&error) || is_not_found(&error) => {
+                self.seals_in_packs(&context.session)?.ok_or(error)?
+            }
+            seals => seals?,
+        };
+        let row = seals
+            .into_iter()
+            .find(|row| row.recipient == context.recipient as u8 && row.epoch == context.epoch);
+        row.ok_or_else(|| Error::Damaged {
+            what: format!("seals/{}", context.session),
+            cause: "it lacks a recipient".to_owned(),
+        })
     }
 
     fn secret_from(&self, context: &Context, seals: &[SealRow]) -> Option<Result<Secret>> {

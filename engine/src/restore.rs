@@ -102,6 +102,7 @@ pub fn run(
         return Err(Error::Role { role: repo.role(), needs });
     }
     let started = Instant::now();
+    repo.tell_vanished(watch);
     let index = repo.index_for_reading(watch)?;
     let fetcher = Fetcher::new(repo, &index);
     let restored = restored(&fetcher, snapshot, path, target, options, watch);

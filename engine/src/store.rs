@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::io;
+use std::time::Duration;
 
 mod faulty;
 mod local;
@@ -64,6 +65,12 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// Deletes an object; absent MUST be `Ok`. Not durable: it may be back after a power loss.
     fn delete(&self, name: &ObjectName) -> Result<(), StoreError>;
+
+    /// Removes what writers that died left half-written and that nobody has written to for
+    /// `older_than`; how much. A writer that lives all the same fails at its commit, nothing else.
+    fn sweep(&self, _older_than: Duration) -> Result<u64, StoreError> {
+        Ok(0)
+    }
 
     /// The place, for messages.
     fn describe(&self) -> String;

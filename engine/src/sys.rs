@@ -1,6 +1,7 @@
 //! The operating system's file API, as the rest of the engine sees it.
 //!
 //! - [`dir`]: the way in: directories by handle, names as bytes, one `statx` a file.
+//! - [`fault`]: how tests make any of these fail.
 //! - [`file`]: bytes of an open file: full reads, holes, cache advice.
 //! - [`map`]: read-only maps that survive the file being truncated underneath.
 //! - [`meta`]: owner, xattrs, ACLs, mode and times, read and written.
@@ -13,6 +14,7 @@
 //! Linux is first class; calls that only Linux has stay behind the functions of this module.
 
 pub mod dir;
+pub mod fault;
 pub mod file;
 pub mod host;
 pub mod map;

@@ -286,3 +286,39 @@ fn a_restore_finds_what_a_prune_moves_under_it() {
     assert_restores(&open(&moving, None, &env), &second, &wanted, dir.path());
     assert!(before.iter().any(|name| !packs(&store).contains(name)));
 }
+
+#[test]
+fn damage_met_by_a_prune_is_left_recorded_and_healed() {
+    let env = Env::seeded(9, FUTURE_NS);
+    let store = new_store(&env);
+    let dir = tempfile::tempdir().unwrap();
+    for n in 0..4 {
+        std::fs::write(dir.path().join(format!("old{n}")), noise(n, 60_000)).unwrap();
+        std::fs::write(dir.path().join(format!("kept{n}")), noise(100 + n, 60_000)).unwrap();
+    }
+    let first = back_up(&open(&store, None, &env), dir.path()).snapshot.unwrap();
+    let pack = store.names().into_iter().find(|name| name.as_str().starts_with("packs/")).unwrap();
+    for n in 0..4 {
+        std::fs::remove_file(dir.path().join(format!("old{n}"))).unwrap();
+    }
+    let second = back_up(&open(&store, None, &env), dir.path()).snapshot.unwrap();
+    let wanted = picture(dir.path());
+    // Every frame of content: whichever of them are needed are hit.
+    store.tamper(&pack, |bytes| (0..8).for_each(|n| bytes[10_000 + n * 60_000] ^= 1));
+    let repo = open(&store, None, &env);
+    forget(&repo, &[first]);
+    let watch = Tally::default();
+    // It goes as far as its proposal; then it is known that live chunks are bad.
+    assert!(prune::run(&repo, &NOW, &watch).is_err());
+    assert_eq!(watch.problems().len(), 1);
+    assert!(store.names().contains(&pack));
+    assert!(count(&store, "damaged") > 0);
+    // Now that it is known, nothing is deleted before it is healed.
+    assert!(prune::run(&repo, &NOW, &Tally::default()).is_err());
+    let options = strongroom::backup::BackupOptions { rescan: true, ..Default::default() };
+    support::back_up_with(&open(&store, None, &env), dir.path(), &options);
+    let report = prune_with(&open(&store, None, &env), &NOW);
+    assert!(report.packs_deleted > 0 && !store.names().contains(&pack), "{report:?}");
+    assert_clean(&open(&store, None, &env));
+    assert_restores(&open(&store, None, &env), &second, &wanted, dir.path());
+}

@@ -9,7 +9,7 @@ const FILE_LINES_MAX: usize = 500;
 const FUNCTION_LINES_MAX: usize = 70;
 const LINE_CHARS_MAX: usize = 120;
 
-const OPERATIONS: [&str; 8] = [
+const OPERATIONS: [&str; 9] = [
     "backup",
     "restore",
     "browse",
@@ -18,6 +18,7 @@ const OPERATIONS: [&str; 8] = [
     "maintain::hold",
     "maintain::keys",
     "maintain::prune",
+    "maintain::repair",
 ];
 
 /// What a module may name besides itself.

@@ -128,7 +128,8 @@ impl<'r> Before<'r> {
 /// The newest snapshot of this author and host with the same paths.
 fn latest_of(repo: &Repo, roots: &Roots, options: &BackupOptions) -> Result<Option<SnapshotInfo>> {
     let host = options.host.clone().or_else(crate::sys::host::host_name);
-    let mut all = repo.snapshots()?;
+    // A damaged one is no parent, and no reason not to back up.
+    let (mut all, _) = repo.snapshots_despite()?;
     all.retain(|info| {
         info.snapshot.author == repo.identity()
             && Some(&info.snapshot.host) == host.as_ref()

@@ -18,9 +18,11 @@ mod decide;
 mod merge;
 mod propose;
 mod relocate;
+#[cfg(test)]
+mod scale;
 mod state;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::env::TimeNs;
 use crate::error::{Error, Result};
@@ -33,6 +35,8 @@ use decide::Outcome;
 
 /// Proposals that others left open and that one run decides before it makes its own.
 const ROUNDS_MAX: usize = 16;
+/// Half-written objects that nobody wrote to for so long are removed.
+const TEMPORARIES_AFTER: Duration = Duration::from_secs(24 * 3600);
 
 #[derive(Debug, Clone, Copy)]
 pub struct PruneOptions {
@@ -135,6 +139,11 @@ pub fn run(repo: &Repo, options: &PruneOptions, watch: &dyn Watch) -> Result<Pru
         if mine {
             break;
         }
+    }
+    if !options.dry_run
+        && let Err(error) = repo.store().sweep(TEMPORARIES_AFTER)
+    {
+        prune.notice("tmp", &format!("what dead writers left half-written stays: {error}"));
     }
     report.seconds = started.elapsed().as_secs_f64();
     Ok(report)

@@ -92,7 +92,7 @@ impl Repo {
     }
 
     /// A record that is rotten, forged, or of another snapshot hides nothing: the snapshot stays.
-    fn is_forgotten(&self, id: &SessionId) -> Result<bool> {
+    pub(super) fn is_forgotten(&self, id: &SessionId) -> Result<bool> {
         match self.forgotten(id) {
             Ok(record) => Ok(record.snapshot == *id),
             Err(Error::Format { .. } | Error::Damaged { .. }) => Ok(false),
@@ -175,6 +175,15 @@ impl Repo {
         }
         retired.retain(|_, found| found.proposal.is_some() || found.verdict.is_some());
         Ok(retired)
+    }
+
+    /// How many verdicts there are.
+    pub(crate) fn verdicts(&self) -> Result<usize> {
+        let mut count = 0;
+        self.store().list("retired", &mut |name, _| {
+            count += usize::from(name.as_str().ends_with(".verdict"));
+        })?;
+        Ok(count)
     }
 
     pub(crate) fn proposal(&self, number: u32) -> Result<Option<Proposed>> {

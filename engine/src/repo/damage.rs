@@ -46,6 +46,10 @@ impl Suspects {
         }
     }
 
+    pub fn has(&self, pack: PackId, offset: u64) -> bool {
+        self.found.lock().expect("no panic holds this lock").contains_key(&(pack, offset))
+    }
+
     /// Packs with at least one.
     pub fn packs(&self) -> BTreeSet<PackId> {
         let found = self.found.lock().expect("no panic holds this lock");
@@ -90,7 +94,7 @@ impl Fetcher<'_> {
             Err(Error::Interrupted) => return Err(Error::Interrupted),
             // Was the frame itself found bad once more? A lost base or lost seals make it unreadable too, but are no
             // damage of its own.
-            Err(_) => return Ok(self.suspects().has(frame)),
+            Err(_) => return Ok(self.suspects().has(frame.pack.id, frame.row.offset)),
         };
         let Some(chunk) = chunk else { return Ok(false) };
         let key = match Context::from_bytes(&frame.context.context).map(|context| context.recipient)
@@ -101,13 +105,6 @@ impl Fetcher<'_> {
         let start = chunk.offset as usize;
         let bytes = plain.get(start..start.saturating_add(chunk.len as usize));
         Ok(bytes.is_none_or(|bytes| key.id(bytes) != chunk.id))
-    }
-}
-
-impl Suspects {
-    fn has(&self, frame: &FrameAt) -> bool {
-        let found = self.found.lock().expect("no panic holds this lock");
-        found.contains_key(&(frame.pack.id, frame.row.offset))
     }
 }
 

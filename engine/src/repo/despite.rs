@@ -1,7 +1,8 @@
 //! The index of a damaged repository. A run or record that cannot be read must not keep anybody from everything else:
 //! what is wrong is told, and the rest is used. What that costs depends on the object:
 //!
-//! - an index run: its chunks are unknown. A reader may miss them; a writer stores them again;
+//! - an index run: its chunks are unknown. A reader may miss them; a writer stores them again; a pruner stops if
+//!   anything that lives is missing, and else deletes a run that has rotted;
 //! - `attest/`: its packs are not attested, so writers trust fewer of them;
 //! - `damaged/`: its frames pass for sound. A reader notices; a writer may rely on a bad frame, until the check that is
 //!   due anyway records it again. A pruner drops no surplus copy while one is unreadable (`Packs::unsure`);
@@ -10,7 +11,8 @@
 //!
 //! Only what the bytes prove is passed over; a store that fails is an error for everybody.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, FormatError, Result};
+use crate::format::id::ObjectHash;
 use crate::repo::Repo;
 use crate::repo::damage::is_proof;
 use crate::repo::lookup::Index;
@@ -50,13 +52,18 @@ impl PassedOver {
         }
     }
 
+    /// Names and causes.
+    pub fn told(self) -> Vec<(String, String)> {
+        let cause = |error: Error| match error {
+            Error::Format { source, .. } => source.to_string(),
+            Error::Damaged { cause, .. } => cause,
+            other => other.to_string(),
+        };
+        self.found.into_iter().map(|(name, error)| (name, cause(error))).collect()
+    }
+
     fn tell(self, watch: &dyn Watch) {
-        for (name, error) in self.found {
-            let cause = match error {
-                Error::Format { source, .. } => source.to_string(),
-                Error::Damaged { cause, .. } => cause,
-                other => other.to_string(),
-            };
+        for (name, cause) in self.told() {
             let cause = format!("passed over: {cause}");
             watch.problem(Problem { kind: ProblemKind::Damage, name: name.into_bytes(), cause });
         }
@@ -74,9 +81,18 @@ impl Repo {
         self.index_telling(Despite::Runs, watch)
     }
 
-    /// The index for a prune: a run that is not known might name the only copy.
-    pub(crate) fn index_for_deleting(&self, watch: &dyn Watch) -> Result<Index> {
-        self.index_telling(Despite::Records, watch)
+    /// The index for a prune, and the runs that have rotted: what they said is safe only if nothing that lives turns out
+    /// to be missing without them.
+    pub(crate) fn index_for_deleting(&self, watch: &dyn Watch) -> Result<(Index, Vec<ObjectHash>)> {
+        let (index, passed_over) = self.index_despite(Despite::Runs)?;
+        let mut rotten = Vec::new();
+        for (name, error) in &passed_over.found {
+            let is_rot = matches!(error, Error::Format { source: FormatError::Rot { .. }, .. });
+            let id = name.strip_prefix("index/").and_then(ObjectHash::from_hex);
+            rotten.extend(id.filter(|_| is_rot));
+        }
+        passed_over.tell(watch);
+        Ok((index, rotten))
     }
 
     fn index_telling(&self, despite: Despite, watch: &dyn Watch) -> Result<Index> {

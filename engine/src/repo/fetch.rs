@@ -15,7 +15,6 @@ use crate::repo::Repo;
 use crate::repo::damage::{Suspects, is_proof};
 use crate::repo::lookup::{Copy, Index};
 use crate::repo::packer::pack_name;
-use crate::store::StoreError;
 
 /// Reads from packs are on this grid, so that the store does not learn where frames begin.
 pub const GRID_BYTES: u64 = 64 << 10;
@@ -56,15 +55,9 @@ pub struct Fetcher<'r> {
     openers: Mutex<HashMap<[u8; 72], Arc<Sealer>>>,
     cache: Mutex<Cache>,
     suspects: Suspects,
-    later: Mutex<Later>,
-}
-
-/// What a later listing shows: while a long restore runs, a prune may move frames and delete packs.
-#[derive(Default)]
-struct Later {
-    index: Option<Arc<Index>>,
-    /// Chunks without any copy have been looked for in it; once is enough.
-    looked: bool,
+    /// What a later listing shows: while a long restore runs, a prune may move frames and delete
+    /// packs.
+    later: Mutex<Option<Arc<Index>>>,
 }
 
 type Plain = Arc<Vec<u8>>;
@@ -100,7 +93,7 @@ impl<'r> Fetcher<'r> {
         let copies = self.copies(id);
         match self.any_of(&copies, id, key) {
             Err(error @ (Error::Role { .. } | Error::Interrupted)) => Err(error),
-            Err(error) if self.list_again(&copies) => {
+            Err(error) if self.list_again() => {
                 self.any_of(&self.copies(id), id, key).map_err(|_| error)
             }
             found => found,
@@ -108,7 +101,7 @@ impl<'r> Fetcher<'r> {
     }
 
     fn copies(&self, id: &ChunkId) -> Vec<Copy> {
-        let later = self.later.lock().expect("no panic holds this lock").index.clone();
+        let later = self.later.lock().expect("no panic holds this lock").clone();
         later.as_deref().unwrap_or(self.index).copies(id)
     }
 
@@ -124,21 +117,17 @@ impl<'r> Fetcher<'r> {
         Err(Error::Damaged { what: format!("chunk {id}"), cause })
     }
 
-    /// Lists the store again if a pack of these copies is gone, or once if there are no copies at
-    /// all: a prune moves a frame before it deletes its pack. `true`: there is a new listing.
-    fn list_again(&self, copies: &[Copy]) -> bool {
-        let gone = |copy: &Copy| {
-            let name = pack_name(&copy.place.pack.id);
-            matches!(self.repo.store().len(&name), Err(StoreError::NotFound { .. }))
-        };
+    /// Lists the store again if there has been a verdict since: a prune moves frames and merges runs
+    /// before it deletes. `true`: there is a new listing.
+    fn list_again(&self) -> bool {
         let mut later = self.later.lock().expect("no panic holds this lock");
-        if !copies.iter().any(gone) && (later.looked || !copies.is_empty()) {
+        let seen = later.as_deref().unwrap_or(self.index).packs().verdicts;
+        if self.repo.verdicts().is_ok_and(|now| now == seen) {
             return false;
         }
-        later.looked |= copies.is_empty();
         match self.repo.index() {
             Ok(index) => {
-                later.index = Some(Arc::new(index));
+                *later = Some(Arc::new(index));
                 true
             }
             Err(_) => false,

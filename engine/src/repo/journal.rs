@@ -24,6 +24,7 @@ use crate::format::pack::PackClass;
 use crate::format::tree::{Entry, TreeNode, leaf_from_encoded, put_entry};
 use crate::repo::Repo;
 use crate::repo::trees::Piece;
+use crate::sys::fault;
 
 const TAG_LEN: usize = 16;
 const MAGIC: &[u8; 16] = b"strongroom-jrn-1";
@@ -105,6 +106,7 @@ pub fn open(
     let failed = |source| Error::Cache { path: cache.clone(), source };
     let done = cache.join(&stem);
     let mut parts = Vec::new();
+    fault::pass("cache list").map_err(failed)?;
     for entry in std::fs::read_dir(cache).map_err(failed)? {
         let entry = entry.map_err(failed)?;
         let name = entry.file_name();
@@ -188,7 +190,9 @@ impl Journal {
             let _ = std::fs::remove_file(&self.path);
             return Err(failed(failure));
         }
-        std::fs::rename(&self.path, &self.done).map_err(failed)?;
+        fault::pass("cache rename")
+            .and_then(|()| std::fs::rename(&self.path, &self.done))
+            .map_err(failed)?;
         for older in &self.older {
             let _ = std::fs::remove_file(older);
         }
@@ -203,14 +207,15 @@ impl Journal {
 
 impl Writing {
     fn create(path: &Path, salt: &[u8; 32], key: JournalKey) -> io::Result<Self> {
+        fault::pass("cache create")?;
         // It gets its name when it is locked: nobody sees it without.
         let mut fresh = path.as_os_str().to_owned();
         fresh.push(".new");
         let mut file =
             OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
         let _ = flock(&file, FlockOperation::NonBlockingLockExclusive);
-        file.write_all(MAGIC)?;
-        file.write_all(salt)?;
+        fault::write("cache write", &[&MAGIC[..], salt].concat(), |head| file.write_all(head))?;
+        fault::pass("cache rename")?;
         std::fs::rename(&fresh, path)?;
         let block = Vec::with_capacity(BLOCK_BYTES * 2);
         Ok(Self { file, key, block, count: 0, failure: None })
@@ -222,7 +227,11 @@ impl Writing {
             self.key.seal(self.count, &mut self.block);
             self.count += 1;
             let len = (self.block.len() as u32).to_le_bytes();
-            let written = self.file.write_all(&len).and_then(|()| self.file.write_all(&self.block));
+            let file = &mut self.file;
+            let written =
+                fault::write("cache write", &len, |len| file.write_all(len)).and_then(|()| {
+                    fault::write("cache write", &self.block, |block| file.write_all(block))
+                });
             self.failure = written.err();
         }
         self.block.clear();
@@ -232,6 +241,7 @@ impl Writing {
 impl Reader {
     /// `None`: not there, or not ours.
     fn new(mut file: File, key: &dyn Fn(&[u8; 32]) -> JournalKey) -> io::Result<Option<Self>> {
+        fault::pass("cache read")?;
         let mut head = [0; 48];
         file.read_exact(&mut head)?;
         if &head[..16] != MAGIC {
@@ -284,6 +294,7 @@ impl Reader {
         if self.file.metadata().ok()?.len() < offset + u64::from(len) {
             return None;
         }
+        fault::pass("cache read").ok()?;
         let mut bytes = vec![0; len as usize];
         self.file.read_exact_at(&mut bytes, offset).ok()?;
         self.key.open(number as u64, &mut bytes).then_some(bytes)

@@ -23,6 +23,9 @@ pub struct Packs {
     pub condemned: HashSet<PackId>,
     /// In a verdict: being deleted.
     pub doomed: HashSet<PackId>,
+    /// Verdicts there were when all this was read: while no other has come, nothing was moved or
+    /// merged away.
+    pub verdicts: usize,
     /// Index runs in a verdict.
     pub doomed_runs: HashSet<ObjectHash>,
     /// Proven by an identity that can read.

@@ -19,6 +19,7 @@ use crate::repo::Repo;
 use crate::repo::despite::{Despite, PassedOver};
 use crate::repo::lookup::{Index, Packs, Trusted};
 use crate::repo::records::{RECORD_BYTES_MAX, RUN_BYTES_MAX, object_name};
+use crate::repo::seen::check_roster;
 use crate::store::{Store, StoreError};
 
 /// How often the store is listed anew when runs vanish under us.
@@ -59,6 +60,9 @@ impl Repo {
                     .map_err(|source| Error::Cache { path, source })
             })
             .transpose()?;
+        if let Some(cache) = &cache {
+            check_roster(cache, &roster, roster_hash)?;
+        }
         let signing = bundle.signing_key();
         let (id_key, refid_key) = (bundle.keys.id_key(), bundle.keys.refid_key());
         let secrets = Mutex::new(HashMap::new());
@@ -108,6 +112,10 @@ impl Repo {
                 packs.listed.insert(PackId(id), len);
             }
         })?;
+        // Verdicts are kept for ever; what is gone need not be remembered.
+        let Packs { listed, condemned, doomed, .. } = &mut packs;
+        condemned.retain(|id| listed.contains_key(id));
+        doomed.retain(|id| listed.contains_key(id));
         self.read_attested(&mut packs, damaged)?;
         self.read_damaged(&mut packs, damaged)?;
         let runs = self.cache().map(|cache| cache.join("runs"));
@@ -154,6 +162,7 @@ impl Repo {
 
     /// Packs in undecided proposals and in verdicts.
     fn read_retired(&self, packs: &mut Packs) -> Result<()> {
+        packs.verdicts = self.verdicts()?;
         for generation in self.retired()?.into_values() {
             match (generation.verdict, generation.proposal) {
                 (Some(verdict), _) => {

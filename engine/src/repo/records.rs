@@ -1,7 +1,7 @@
 //! Records in and out of the store: signed when written; parsed, checked for rot and verified when read.
 
 use crate::error::{Error, FormatError, Named, Result};
-use crate::format::id::{IdentityId, ObjectHash, PackId, SessionId, hash};
+use crate::format::id::{IdentityId, ObjectHash, PackId, SessionId, from_hex, hash};
 use crate::format::index::Run;
 use crate::format::pack::{Directory, SealRow, TRAILER_LEN, Trailer};
 use crate::format::record::{Kind, Record, check_rot};
@@ -15,6 +15,7 @@ use crate::format::slot::Role;
 use crate::repo::Repo;
 use crate::repo::opening::newest_roster;
 use crate::repo::packer::pack_name;
+use crate::repo::session::FRAME_RECIPIENTS;
 use crate::store::{ObjectName, Put, StoreError};
 
 /// docs/format.md, section 1: limits.
@@ -188,6 +189,35 @@ impl Repo {
             sealed: secret.sealed.try_into().expect("its length was checked"),
         };
         Ok(seals.secrets.into_iter().map(row).collect())
+    }
+
+    /// A session's sealed secrets as its packs have them: where `seals/<session>` is lost. Looks into pack after pack.
+    pub(crate) fn seals_in_packs(&self, session: &SessionId) -> Result<Option<Vec<SealRow>>> {
+        let mut packs: Vec<(PackId, u64)> = Vec::new();
+        self.store().list("packs", &mut |name, len| {
+            packs.extend(from_hex(name.last()).map(|id| (PackId(id), len)));
+        })?;
+        let mut found: Vec<SealRow> = Vec::new();
+        // Its own packs first; then those that its frames may have been moved to.
+        for moved in [false, true] {
+            for (pack, len) in &packs {
+                // A pack of names has no seal of references, and the other way round.
+                if found.len() == FRAME_RECIPIENTS.len() || (moved && !found.is_empty()) {
+                    break;
+                }
+                let is_own = self.pack_session(pack, *len).is_ok_and(|of| of == Some(*session));
+                if is_own == moved {
+                    continue;
+                }
+                let Ok(directory) = self.pack_directory(pack, *len) else { continue };
+                for row in directory.seals.into_iter().filter(|row| row.session == *session) {
+                    if !found.contains(&row) {
+                        found.push(row);
+                    }
+                }
+            }
+        }
+        Ok(if found.is_empty() { None } else { Some(found) })
     }
 
     /// Reads and opens a pack's directory through its trailer.

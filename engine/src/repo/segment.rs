@@ -12,6 +12,7 @@ use xorf::{BinaryFuse8, BinaryFuse8Ref, DmaSerializable, Filter, FilterRef};
 
 use crate::format::id::{ChunkId, ObjectHash, hash};
 use crate::format::index::Run;
+use crate::sys::fault;
 use crate::sys::map::GuardedMap;
 
 const FOOTER: usize = 8 + 32;
@@ -49,6 +50,7 @@ impl Segment {
     pub fn cache(path: &Path, payload: &[u8]) -> io::Result<Self> {
         let mut temporary = path.as_os_str().to_owned();
         temporary.push(format!(".{}", std::process::id()));
+        fault::pass("cache create")?;
         let filter = filter_of(payload);
         let mut hasher = blake3::Hasher::new();
         let mut file = OpenOptions::new()
@@ -59,15 +61,17 @@ impl Segment {
             .open(&temporary)?;
         for part in [payload, &filter, &(payload.len() as u64).to_le_bytes()] {
             hasher.update(part);
-            file.write_all(part)?;
+            fault::write("cache write", part, |part| file.write_all(part))?;
         }
         file.write_all(hasher.finalize().as_bytes())?;
         drop(file);
+        fault::pass("cache rename")?;
         std::fs::rename(&temporary, path)?;
         Self::map(path)
     }
 
     pub fn map(path: &Path) -> io::Result<Self> {
+        fault::pass("cache open")?;
         let file = File::open(path)?;
         // The file is ours, complete before it gets its name, and never written again.
         let length = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;

@@ -4,10 +4,13 @@ use crate::error::{Error, Named, Result};
 use crate::format::id::{SessionId, hash};
 use crate::format::record::{Kind, Record, check_rot};
 use crate::format::seal::Recipient;
+use crate::format::session::Session;
 use crate::format::snapshot::Snapshot;
 use crate::repo::Repo;
-use crate::repo::records::RECORD_BYTES_MAX;
+use crate::repo::damage::is_proof;
+use crate::repo::records::{RECORD_BYTES_MAX, is_not_found, object_name};
 use crate::store::StoreError;
+use crate::sys::fault;
 
 #[derive(Debug, Clone)]
 pub struct SnapshotInfo {
@@ -21,14 +24,59 @@ pub struct SnapshotInfo {
 }
 
 impl Repo {
-    /// Every live snapshot that can be read, oldest first. One that cannot be read is an error that names it.
+    /// Every live snapshot, oldest first. One that cannot be read is an error that names it, and so is a record that
+    /// says which are live.
     pub fn snapshots(&self) -> Result<Vec<SnapshotInfo>> {
-        let mut snapshots = Vec::new();
-        for id in self.live_snapshot_ids()? {
-            snapshots.extend(self.snapshot(&id)?);
+        let (snapshots, damaged) = self.read_snapshots(self.live_snapshot_ids()?)?;
+        damaged.into_iter().next().map_or(Ok(snapshots), |(_, error)| Err(error))
+    }
+
+    /// Snapshots for reading: live ones that can be read, oldest first, and those that are damaged. If it cannot be
+    /// said which are live, all that are there.
+    pub fn snapshots_despite(&self) -> Result<(Vec<SnapshotInfo>, Vec<(SessionId, Error)>)> {
+        self.read_snapshots(self.readable_ids()?)
+    }
+
+    fn readable_ids(&self) -> Result<Vec<SessionId>> {
+        match self.live_snapshot_ids() {
+            Err(error) if is_proof(&error) => self.session_ids("snapshots"),
+            ids => ids,
+        }
+    }
+
+    fn read_snapshots(
+        &self,
+        ids: Vec<SessionId>,
+    ) -> Result<(Vec<SnapshotInfo>, Vec<(SessionId, Error)>)> {
+        let (mut snapshots, mut damaged) = (Vec::new(), Vec::new());
+        for id in ids {
+            match self.snapshot(&id) {
+                Err(error) if is_proof(&error) || is_not_found(&error) => damaged.push((id, error)),
+                snapshot => snapshots.extend(snapshot?),
+            }
         }
         snapshots.sort_by_key(|info| (info.snapshot.time_ns, info.id));
-        Ok(snapshots)
+        Ok((snapshots, damaged))
+    }
+
+    /// The newest live snapshot. If one is damaged that may be newer, that is the error.
+    fn latest_snapshot(&self) -> Result<Option<SnapshotInfo>> {
+        let (mut snapshots, damaged) = self.snapshots_despite()?;
+        let latest = snapshots.pop();
+        let time_ns = latest.as_ref().map_or(i64::MIN, |info| info.snapshot.time_ns);
+        // A session is announced when its backup begins, which is the time of its snapshot.
+        let is_older =
+            |id: &SessionId| self.session_time(id).is_ok_and(|announced| announced < time_ns);
+        match damaged.into_iter().find(|(id, _)| !is_older(id)) {
+            Some((_, error)) => Err(error),
+            None => Ok(latest),
+        }
+    }
+
+    fn session_time(&self, id: &SessionId) -> Result<i64> {
+        let name = format!("sessions/{id}");
+        let read = self.read(Kind::Session, &name, RECORD_BYTES_MAX)?;
+        Ok(Session::from_cbor(&read.body).named(&name)?.time_ns)
     }
 
     /// Sessions whose snapshot counts; tombstones are still among them.
@@ -66,10 +114,10 @@ impl Repo {
     pub fn find_snapshot(&self, wanted: &str) -> Result<SnapshotInfo> {
         let none = || Error::NoSnapshot { wanted: wanted.to_owned() };
         if wanted == "latest" {
-            return self.snapshots()?.pop().ok_or_else(none);
+            return self.latest_snapshot()?.ok_or_else(none);
         }
         let wanted_lower = wanted.to_ascii_lowercase();
-        let mut found: Vec<SessionId> = self.live_snapshot_ids()?;
+        let mut found: Vec<SessionId> = self.readable_ids()?;
         found.retain(|id| !wanted_lower.is_empty() && id.to_string().starts_with(&wanted_lower));
         match found[..] {
             [] => Err(none()),
@@ -92,17 +140,23 @@ impl Repo {
         if !self.reads(Recipient::Meta) {
             return Ok((0, None));
         }
-        let ours =
-            self.snapshots()?.into_iter().filter(|info| info.snapshot.author == self.identity());
-        let last = ours.max_by_key(|info| info.snapshot.sequence);
-        Ok(last.map_or((0, None), |info| (info.snapshot.sequence, Some(info.hash))))
+        let (snapshots, _) = self.snapshots_despite()?;
+        let ours = snapshots.into_iter().filter(|info| info.snapshot.author == self.identity());
+        let Some(last) = ours.max_by_key(|info| info.snapshot.sequence) else {
+            return Ok((0, None));
+        };
+        // It may be visible from a put that was told to have failed. Cited, it must not vanish.
+        let name = object_name(&format!("snapshots/{}", last.id))?;
+        self.store().make_durable(&mut std::iter::once(&name))?;
+        Ok((last.snapshot.sequence, Some(last.hash)))
     }
 
     pub(crate) fn keep_chain(&self, sequence: u64, last: [u8; 32]) -> Result<()> {
         let Some(cache) = self.cache() else { return Ok(()) };
         let (path, fresh) = (cache.join("chain"), cache.join("chain.new"));
         let chain = [&sequence.to_le_bytes()[..], &last].concat();
-        std::fs::write(&fresh, [&chain[..], &hash(&chain)].concat())
+        let chain = [&chain[..], &hash(&chain)].concat();
+        fault::write("cache write", &chain, |chain| std::fs::write(&fresh, chain))
             .and_then(|()| std::fs::rename(&fresh, &path))
             .map_err(|source| {
                 // The one before would make the next snapshot take this one's place in the chain.

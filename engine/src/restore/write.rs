@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::format::tree::{Entry, EntryKind};
 use crate::restore::target::{DirPlan, DirState};
 use crate::restore::work::{Sum, Work};
-use crate::sys::file::{punch_hole, write_all_at};
+use crate::sys::file::{punch_hole, set_len, write_all_at};
 use crate::sys::meta::{Meta, set_meta_fd, xattrs_at, xattrs_of};
 use crate::sys::place::PlaceDir;
 use crate::sys::stat::{Kind, Stat, fstat};
@@ -184,7 +184,7 @@ impl Work<'_> {
         let open = self.handle(file)?;
         let found = fstat(&*open)?;
         if found.size != file.size {
-            open.set_len(file.size)?;
+            set_len(&open, file.size)?;
             file.rewritten.store(true, Ordering::Relaxed);
         }
         let written = !file.existed || file.rewritten.load(Ordering::Relaxed);

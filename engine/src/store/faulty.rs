@@ -8,6 +8,7 @@ use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use super::{ObjectName, Put, Staged, Store, StoreError};
 
@@ -190,6 +191,10 @@ impl Store for FaultyStore {
 
     fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
         self.shared.run(Op::Delete, name.as_str(), || self.inner.delete(name))
+    }
+
+    fn sweep(&self, older_than: Duration) -> Result<u64, StoreError> {
+        self.inner.sweep(older_than)
     }
 
     fn describe(&self) -> String {

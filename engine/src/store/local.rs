@@ -19,12 +19,15 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
+#[cfg(test)]
+mod power_loss;
 mod temporary;
 
 use self::temporary::{Temporary, is_temporary, unique};
 use super::{
     ObjectName, Put, Staged, Store, StoreError, TEMPORARY_FOLDER, check_folder, check_range, probe,
 };
+use crate::sys::fault;
 
 const FOLDER_MODE: Mode = Mode::RWXU;
 const OPEN_FOLDER: OFlags =
@@ -141,6 +144,7 @@ impl LocalStore {
     /// The opened object and its length.
     fn open_object(&self, name: &ObjectName) -> Result<(File, u64), StoreError> {
         let failed = |error| self.root.read_error(name, "open", error);
+        refused("store open").map_err(failed)?;
         let folder = self.root.folder(name.folder()).map_err(failed)?;
         let fd = rustix::fs::openat(&folder, name.last(), OPEN_OBJECT, Mode::empty());
         let fd = fd.map_err(failed)?;
@@ -176,7 +180,8 @@ impl Store for LocalStore {
         let capacity = usize::try_from(len).unwrap_or(usize::MAX);
         let mut bytes = Vec::new();
         bytes.try_reserve_exact(capacity).map_err(|error| failed(io::Error::other(error)))?;
-        file.take(len).read_to_end(&mut bytes).map_err(failed)?;
+        let arriving = fault::pass_bytes("store read", capacity).map_err(failed)? as u64;
+        file.take(arriving).read_to_end(&mut bytes).map_err(failed)?;
         check_range(name, 0, len, bytes.len() as u64)?; // it shrank while it was read
         Ok(bytes)
     }
@@ -184,7 +189,11 @@ impl Store for LocalStore {
     fn get_range(&self, name: &ObjectName, offset: u64, buf: &mut [u8]) -> Result<(), StoreError> {
         let (file, len) = self.open_object(name)?;
         check_range(name, offset, buf.len() as u64, len)?;
-        file.read_exact_at(buf, offset).map_err(|error| match error.kind() {
+        let read = fault::pass_bytes("store read", buf.len()).and_then(|arriving| {
+            file.read_exact_at(&mut buf[..arriving], offset)?;
+            if arriving < buf.len() { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
+        });
+        read.map_err(|error| match error.kind() {
             io::ErrorKind::UnexpectedEof => StoreError::Truncated {
                 name: name.to_string(),
                 offset,
@@ -223,14 +232,19 @@ impl Store for LocalStore {
             folders.insert(String::new());
         }
         for folder in &folders {
-            let synced = self.root.folder(folder).and_then(rustix::fs::fsync);
+            let synced = refused("store sync folder")
+                .and_then(|()| self.root.folder(folder))
+                .and_then(rustix::fs::fsync);
             synced.map_err(|error| path_error(folder, "make durable", error))?;
+            #[cfg(test)]
+            power_loss::note(power_loss::Effect::SyncedFolder(folder.clone()));
         }
         Ok(())
     }
 
     fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
-        let unlinked = self.root.folder(name.folder()).and_then(|folder| {
+        let unlinked = refused("store unlink").and_then(|()| self.root.folder(name.folder()));
+        let unlinked = unlinked.and_then(|folder| {
             match rustix::fs::unlinkat(&folder, name.last(), AtFlags::empty()) {
                 // POSIX lets unlink(2) of a folder say EPERM; a folder is no object
                 Err(Errno::ISDIR | Errno::PERM) if is_folder(&folder, name.last()) => Ok(()),
@@ -241,6 +255,10 @@ impl Store for LocalStore {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(error) => Err(path_error(name.as_str(), "delete", error)),
         }
+    }
+
+    fn sweep(&self, older_than: Duration) -> Result<u64, StoreError> {
+        self.sweep_temporaries(older_than)
     }
 
     fn describe(&self) -> String {
@@ -275,6 +293,7 @@ impl Root {
             Err(Errno::NOENT) => {}
             found => return found,
         }
+        refused("store make folder")?;
         let mut fd = self.open_at(".", OPEN_FOLDER)?;
         for segment in folder.split_terminator('/') {
             match rustix::fs::mkdirat(&fd, segment, FOLDER_MODE) {
@@ -386,6 +405,7 @@ fn list_below(
 
 /// Names in a folder that are UTF-8, without "." and "..".
 fn names_in(folder: &OwnedFd) -> rustix::io::Result<Vec<String>> {
+    refused("store list")?;
     let mut names = Vec::new();
     for entry in Dir::read_from(folder)? {
         match entry?.file_name().to_str() {
@@ -397,11 +417,17 @@ fn names_in(folder: &OwnedFd) -> rustix::io::Result<Vec<String>> {
 }
 
 fn stat_at(folder: &OwnedFd, last: &str) -> rustix::io::Result<Option<Stat>> {
+    refused("store stat")?;
     match rustix::fs::statat(folder, last, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat) => Ok(Some(stat)),
         Err(Errno::NOENT) => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// May this call be made? (Tests say no; see `sys::fault`.)
+fn refused(call: &'static str) -> rustix::io::Result<()> {
+    fault::pass(call).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
 }
 
 fn is_folder(folder: &OwnedFd, last: &str) -> bool {

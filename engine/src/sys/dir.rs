@@ -13,6 +13,7 @@ use std::path::Path;
 use rustix::fs::{CWD, Mode, OFlags, RawDir, SeekFrom, openat, readlinkat, seek};
 use rustix::io::{Errno, retry_on_intr};
 
+use super::fault;
 use super::stat::{Kind, Stat, fstat, stat_at};
 
 /// Longest name of one entry, in bytes, on every file system we know.
@@ -38,12 +39,14 @@ pub struct DirName {
 impl Dir {
     /// Opens a root that the user named; symlinks in `path` are followed.
     pub fn open(path: &Path) -> io::Result<Dir> {
+        fault::pass("source open root")?;
         let fd = open_quietly(CWD, path, OFlags::DIRECTORY)?;
         Ok(Dir { fd })
     }
 
     /// Opens a child directory; a symlink or anything else is an error (`ENOTDIR`, `ELOOP`).
     pub fn open_dir(&self, name: &[u8]) -> io::Result<Dir> {
+        fault::pass("source open directory")?;
         let fd = open_quietly(&self.fd, checked(name)?, OFlags::DIRECTORY | OFlags::NOFOLLOW)?;
         Ok(Dir { fd })
     }
@@ -51,12 +54,14 @@ impl Dir {
     /// All entries but `.` and `..`, sorted by bytes. The handle has one read position: two threads
     /// must not list the same handle at a time.
     pub fn names(&self) -> io::Result<Vec<DirName>> {
+        fault::pass("source list")?;
         let mut buffer = [const { MaybeUninit::uninit() }; LISTING_BYTES];
         seek(&self.fd, SeekFrom::Start(0))?;
         let mut listing = RawDir::new(&self.fd, &mut buffer);
         let mut names = Vec::new();
         while let Some(entry) = listing.next() {
             let entry = entry?;
+            fault::pass("source list on")?;
             let name = entry.file_name().to_bytes();
             if name != b"." && name != b".." {
                 names.push(DirName { name: name.into(), kind: Kind::of(entry.file_type()) });
@@ -68,6 +73,7 @@ impl Dir {
 
     /// The entry itself, not what a symlink points to.
     pub fn stat(&self, name: &[u8]) -> io::Result<Stat> {
+        fault::pass("source stat")?;
         stat_at(&self.fd, checked(name)?)
     }
 
@@ -75,6 +81,7 @@ impl Dir {
     /// other end of a FIFO; the caller compares [`fstat`] with the stat it decided on, as the name
     /// may mean another object by now.
     pub fn open_file(&self, name: &[u8]) -> io::Result<File> {
+        fault::pass("source open")?;
         let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
         match open_quietly(&self.fd, checked(name)?, flags) {
             Err(Errno::AGAIN) => self.open_leased(name),
@@ -83,6 +90,7 @@ impl Dir {
     }
 
     pub fn read_link(&self, name: &[u8]) -> io::Result<Vec<u8>> {
+        fault::pass("source read link")?;
         Ok(readlinkat(&self.fd, checked(name)?, Vec::new())?.into_bytes())
     }
 

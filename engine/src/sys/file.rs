@@ -12,6 +12,8 @@ use std::os::unix::fs::FileExt;
 use rustix::fs::{Advice, FallocateFlags, SeekFrom, fadvise, fallocate, seek};
 use rustix::io::Errno;
 
+use super::fault;
+
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// What the page cache is told about a file.
@@ -27,6 +29,8 @@ pub enum CacheAdvice {
 
 /// Reads until the buffer is full or the file ends; returns the bytes read.
 pub fn read_full_at(file: &File, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+    let len = fault::pass_bytes("read", buffer.len())?;
+    let buffer = &mut buffer[..len];
     let mut filled = 0;
     while filled < buffer.len() {
         match file.read_at(&mut buffer[filled..], offset + filled as u64) {
@@ -41,12 +45,19 @@ pub fn read_full_at(file: &File, offset: u64, buffer: &mut [u8]) -> io::Result<u
 
 /// Writes all of `bytes` at `offset`.
 pub fn write_all_at(file: &File, offset: u64, bytes: &[u8]) -> io::Result<()> {
-    file.write_all_at(bytes, offset)
+    fault::write("target write", bytes, |bytes| file.write_all_at(bytes, offset))
+}
+
+/// Cuts a file off, or lengthens it by a hole.
+pub fn set_len(file: &File, len: u64) -> io::Result<()> {
+    fault::pass("target set length")?;
+    file.set_len(len)
 }
 
 /// The parts of `0..len` that are not holes, in order, apart from each other. The whole where the
 /// file system cannot tell. Costs two seeks a range, so ask only when `blocks * 512 < size`.
 pub fn data_ranges(file: &File, len: u64) -> io::Result<Vec<Range<u64>>> {
+    fault::pass("seek data")?;
     let mut ranges = Vec::new();
     let mut position = 0;
     while position < len {
@@ -82,6 +93,7 @@ pub fn punch_hole(file: &File, offset: u64, len: u64) -> io::Result<()> {
     if len == 0 {
         return Ok(());
     }
+    fault::pass("target punch hole")?;
     match fallocate(file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, len) {
         Err(Errno::OPNOTSUPP | Errno::NOSYS) => write_zeros(file, offset, len),
         other => Ok(other?),

@@ -22,6 +22,7 @@ use std::sync::{Once, OnceLock};
 
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 
+use super::fault;
 use super::host::page_size;
 
 /// Most maps that live at a time; one more is an error and the caller reads instead.
@@ -49,6 +50,7 @@ unsafe impl Sync for GuardedMap {}
 impl GuardedMap {
     /// Maps `offset..offset + len`, any alignment. `QuotaExceeded` if [`MAPS_MAX`] maps live.
     pub fn map(file: &File, offset: u64, len: usize) -> io::Result<GuardedMap> {
+        let torn = fault::pass_bytes("map", len)? < len;
         let lead_bytes = (offset % page_size() as u64) as usize;
         let mapped_bytes = len.checked_add(lead_bytes).ok_or(io::ErrorKind::InvalidInput)?;
         if len == 0 {
@@ -68,6 +70,9 @@ impl GuardedMap {
             return Err(io::Error::new(io::ErrorKind::QuotaExceeded, "too many live file maps"));
         }
         map.populate();
+        if torn && let Some(slot) = map.slot {
+            slot.faulted.store(true, SeqCst);
+        }
         Ok(map)
     }
 

@@ -13,6 +13,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::dir::{checked, open_path};
+use super::fault;
 use super::stat::{Kind, Time, fstat};
 
 /// Names and values, sorted by name.
@@ -64,6 +65,7 @@ pub enum Others {
 
 /// The attributes of an open file or directory; none where the file system has none.
 pub fn xattrs_of(fd: impl AsFd) -> io::Result<Xattrs> {
+    fault::pass("read attributes")?;
     let fd = fd.as_fd();
     read_xattrs(|list| fs::flistxattr(fd, list), |name, value| fs::fgetxattr(fd, name, value))
 }
@@ -71,6 +73,7 @@ pub fn xattrs_of(fd: impl AsFd) -> io::Result<Xattrs> {
 /// The attributes of an entry that need not be opened for it (a symlink's own, a FIFO's); one system
 /// call if it has none. Needs `/proc`.
 pub fn xattrs_at(dir: impl AsFd, name: &[u8]) -> io::Result<Xattrs> {
+    fault::pass("read attributes")?;
     let mut path = format!("/proc/self/fd/{}/", dir.as_fd().as_raw_fd()).into_bytes();
     path.extend_from_slice(checked(name)?);
     let path = path.as_slice();
@@ -93,6 +96,7 @@ pub fn set_meta_fd(fd: impl AsFd, meta: &Meta) -> Warnings {
 /// Applies everything to an entry that is not opened: symlinks, devices, FIFOs, sockets. The entry
 /// is pinned first, so all parts go to one object. Needs `/proc`.
 pub(super) fn set_meta_at(dir: impl AsFd, name: &[u8], meta: &Meta) -> io::Result<Warnings> {
+    fault::pass("target open to set")?;
     let pinned = open_path(dir, name)?;
     let has_mode = fstat(&pinned)?.kind != Kind::Symlink;
     let path = format!("/proc/self/fd/{}", pinned.as_raw_fd());
@@ -133,6 +137,7 @@ impl Subject<'_> {
         if uid == u32::MAX || gid == u32::MAX {
             return Err(io::ErrorKind::InvalidInput.into());
         }
+        fault::pass("target set owner")?;
         let (Subject::Open(fd) | Subject::Pinned(fd, _)) = self;
         let change =
             |user| fs::chownat(fd, "", user, Some(Gid::from_raw(gid)), AtFlags::EMPTY_PATH);
@@ -144,6 +149,7 @@ impl Subject<'_> {
     }
 
     fn set_mode(self, mode: u32) -> io::Result<()> {
+        fault::pass("target set mode")?;
         let mode = Mode::from_raw_mode(mode);
         Ok(match self {
             Subject::Open(fd) => fs::fchmod(fd, mode),
@@ -152,6 +158,7 @@ impl Subject<'_> {
     }
 
     fn set_times(self, mtime: Time, atime: Option<Time>) -> io::Result<()> {
+        fault::pass("target set times")?;
         let last_access = match atime {
             Some(atime) => timespec(atime)?,
             None => Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
@@ -189,6 +196,7 @@ impl Subject<'_> {
     }
 
     fn set_xattr(self, name: &[u8], value: &[u8]) -> io::Result<()> {
+        fault::pass("target set attribute")?;
         Ok(match self {
             Subject::Open(fd) => fs::fsetxattr(fd, name, value, XattrFlags::empty()),
             Subject::Pinned(_, path) => fs::setxattr(path, name, value, XattrFlags::empty()),
@@ -196,6 +204,7 @@ impl Subject<'_> {
     }
 
     fn remove(self, name: &[u8]) -> io::Result<()> {
+        fault::pass("target remove attribute")?;
         Ok(match self {
             Subject::Open(fd) => fs::fremovexattr(fd, name),
             Subject::Pinned(_, path) => fs::removexattr(path, name),

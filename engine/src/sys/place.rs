@@ -21,6 +21,7 @@ use rustix::fs::{
 use rustix::io::{Errno, retry_on_intr};
 
 use super::dir::{Dir, DirName, checked, open_path, reopen};
+use super::fault;
 use super::meta::{self, Meta, Warnings};
 use super::stat::{Kind, Stat, fstat};
 
@@ -39,6 +40,7 @@ impl PlaceDir {
     /// Opens the root that the user named, where symlinks are followed. With `create`, missing
     /// directories on the way are made (mode 0700).
     pub fn open_root(root: &Path, create: bool) -> io::Result<PlaceDir> {
+        fault::pass("target open root")?;
         if create {
             DirBuilder::new().recursive(true).mode(0o700).create(root)?;
         }
@@ -47,12 +49,14 @@ impl PlaceDir {
 
     /// Opens a directory that is there; a symlink or other object is an error.
     pub fn open_dir(&self, name: &[u8]) -> io::Result<PlaceDir> {
+        fault::pass("target open directory")?;
         Ok(PlaceDir { dir: self.dir.open_dir(name)? })
     }
 
     /// Opens a directory, made with mode 0700 if it is not there. A symlink or other object in its
     /// place is removed.
     pub fn make_dir(&self, name: &[u8]) -> io::Result<PlaceDir> {
+        fault::pass("target make directory")?;
         let mut taken = 0;
         loop {
             match mkdirat(self, checked(name)?, Mode::RWXU) {
@@ -86,12 +90,14 @@ impl PlaceDir {
     }
 
     pub fn read_link(&self, name: &[u8]) -> io::Result<Vec<u8>> {
+        fault::pass("target read link")?;
         self.dir.read_link(name)
     }
 
     /// Makes a new file, mode 0600, for reading and writing; `AlreadyExists` if the name is taken,
     /// even by a dangling symlink.
     pub fn create_file(&self, name: &[u8]) -> io::Result<File> {
+        fault::pass("target create")?;
         // with O_EXCL no symlink is followed either
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
         let name = checked(name)?;
@@ -116,6 +122,7 @@ impl PlaceDir {
 
     /// Removes an entry, a directory only if it is empty. True if there was one.
     pub fn remove(&self, name: &[u8]) -> io::Result<bool> {
+        fault::pass("target remove")?;
         let name = checked(name)?;
         let outcome = match unlinkat(self, name, AtFlags::empty()) {
             // POSIX has EPERM for a directory; if it was not one, this says so
@@ -134,16 +141,19 @@ impl PlaceDir {
 
     /// Makes a symlink; where it points to is nobody's business here, as nothing follows it.
     pub fn symlink(&self, target: &[u8], name: &[u8]) -> io::Result<()> {
+        fault::pass("target symlink")?;
         Ok(symlinkat(target, self, checked(name)?)?)
     }
 
     /// Gives an object a further name; a symlink itself, not what it points to.
     pub fn hard_link(&self, from_dir: &PlaceDir, from: &[u8], name: &[u8]) -> io::Result<()> {
+        fault::pass("target hard link")?;
         Ok(linkat(from_dir, checked(from)?, self, checked(name)?, AtFlags::empty())?)
     }
 
     /// Makes a FIFO, socket or device node (`rdev` is its major and minor number), mode 0600.
     pub fn mknod(&self, name: &[u8], kind: Kind, rdev: (u32, u32)) -> io::Result<()> {
+        fault::pass("target make node")?;
         let (file_type, device) = match kind {
             Kind::Fifo => (FileType::Fifo, 0),
             Kind::Socket => (FileType::Socket, 0),
@@ -175,6 +185,7 @@ impl PlaceDir {
 
     /// Looks at the object before it is opened, and opens what was looked at.
     fn open_existing(&self, name: &[u8], access: OFlags) -> io::Result<(File, Stat)> {
+        fault::pass("target open")?;
         let pinned = open_path(self, name)?;
         let stat = fstat(&pinned)?;
         if stat.kind != Kind::File {

@@ -30,9 +30,11 @@ pub enum Fault {
     CacheLost,
     /// After a power loss a file of a client's cache is cut, zeroed or gone.
     CacheTorn,
+    /// An object rots: a bit flips, or its end is gone, or all of it.
+    Rot,
 }
 
-pub const FAULTS: [Fault; 12] = [
+pub const FAULTS: [Fault; 13] = [
     Fault::Fail,
     Fault::Full,
     Fault::AppliedButFailed,
@@ -45,6 +47,7 @@ pub const FAULTS: [Fault; 12] = [
     Fault::ClockJump,
     Fault::CacheLost,
     Fault::CacheTorn,
+    Fault::Rot,
 ];
 
 /// How often each fault struck.
@@ -80,7 +83,7 @@ impl Call {
             Fault::Late | Fault::Twice => puts || self == Self::Delete,
             Fault::Crash => self != Self::Between,
             Fault::Stall | Fault::PowerLoss => true,
-            Fault::ClockJump | Fault::CacheLost => self == Self::Between,
+            Fault::ClockJump | Fault::CacheLost | Fault::Rot => self == Self::Between,
             Fault::CacheTorn => false,
         }
     }
@@ -90,11 +93,29 @@ impl Call {
 #[derive(Clone, Debug)]
 pub struct Mix {
     rates: [u32; FAULTS.len()],
+    /// Struck by plan, once each, in this order.
+    plan: Vec<Planned>,
+}
+
+/// A fault that strikes the first call of its kind on a name that begins so.
+#[derive(Clone, Debug)]
+pub struct Planned {
+    pub call: Call,
+    pub name: &'static str,
+    pub fault: Fault,
 }
 
 impl Mix {
     pub fn none() -> Self {
-        Self { rates: [0; FAULTS.len()] }
+        Self { rates: [0; FAULTS.len()], plan: Vec::new() }
+    }
+
+    pub fn planned(plan: &[Planned]) -> Self {
+        Self { plan: plan.to_vec(), ..Self::none() }
+    }
+
+    pub fn is_planned(&self) -> bool {
+        !self.plan.is_empty()
     }
 
     /// Some faults, each with its own rate.
@@ -115,6 +136,7 @@ impl Mix {
                 Fault::ClockJump => 3_000,
                 Fault::CacheLost => 500,
                 Fault::CacheTorn => 3_000,
+                Fault::Rot => 0,
             };
             let factor = *rng.pick(&[0, 0, 1, 1, 3]);
             mix.rates[fault as usize] = usual * factor;
@@ -122,12 +144,20 @@ impl Mix {
         mix
     }
 
+    pub fn with(mut self, fault: Fault, rate: u32) -> Self {
+        self.rates[fault as usize] = rate;
+        self
+    }
+
     pub fn rate(&self, fault: Fault) -> u32 {
         self.rates[fault as usize]
     }
 
     /// What strikes this call, if anything.
-    pub fn strike(&self, rng: &mut Rng, call: Call) -> Option<Fault> {
+    pub fn strike(&mut self, rng: &mut Rng, call: Call, name: &str) -> Option<Fault> {
+        if self.plan.first().is_some_and(|next| next.call == call && name.starts_with(next.name)) {
+            return Some(self.plan.remove(0).fault);
+        }
         let mut left = rng.next() % 10_000;
         for fault in FAULTS {
             let rate = u64::from(self.rates[fault as usize]);

@@ -24,7 +24,7 @@ use strongroom::watch::Tally;
 
 use crate::support::{FUTURE_NS, KEY, new_store, open};
 use client::{Client, Part, Shared, Step};
-use faults::{Counts, Fault, Mix};
+use faults::{Counts, Fault, Mix, Planned};
 use objects::{Objects, Sure};
 use record::Record;
 use rng::Rng;
@@ -50,6 +50,14 @@ pub enum Class {
     Directories,
     /// Writers, with forgetting, holds and one to three pruners beside them.
     Prune,
+    /// The same, while objects rot.
+    Rot,
+}
+
+impl Class {
+    fn prunes(self) -> bool {
+        matches!(self, Self::Prune | Self::Rot)
+    }
 }
 
 pub struct Outcome {
@@ -110,23 +118,57 @@ pub fn host() -> Option<String> {
 /// Runs one seed, with its files below `place`.
 pub fn run(class: Class, seed: u64, place: &Path) -> Outcome {
     let mut rng = Rng::new(seed, 0);
-    let mix = Mix::draw(&mut rng);
+    let mut mix = Mix::draw(&mut rng);
+    if class == Class::Rot {
+        mix = mix.with(Fault::Rot, 1_000);
+    }
+    let beginning = rng.pick(beginnings());
+    let parts = cast(class, &mut rng);
+    let power_loss = mix.rate(Fault::PowerLoss) > 0 && rng.chance(5_000);
+    act(class, seed, place, Scene { beginning, parts, mix, power_loss, rng })
+}
+
+/// Clients one after the other, with faults where the plan has them; then the power goes.
+pub fn run_plan(parts: &[(&KeyFileSecret, &[Step])], plan: &[Planned], place: &Path) -> Outcome {
+    let (beginning, rng) = (&beginnings()[0], Rng::new(0, 0));
+    let part = |(me, (key, steps)): (usize, &(&KeyFileSecret, &[Step]))| Part {
+        key: (*key).clone(),
+        operations: steps.len(),
+        steps: steps.to_vec(),
+        in_order: true,
+        cache_of: me,
+        cache_shared: false,
+    };
+    let parts = parts.iter().enumerate().map(part).collect();
+    let mix = Mix::planned(plan);
+    act(Class::Prune, 0, place, Scene { beginning, parts, mix, power_loss: true, rng })
+}
+
+/// All that a run depends on.
+struct Scene<'a> {
+    beginning: &'a Beginning,
+    parts: Vec<Part>,
+    mix: Mix,
+    /// At the end, before anybody looks.
+    power_loss: bool,
+    rng: Rng,
+}
+
+fn act(class: Class, seed: u64, place: &Path, scene: Scene) -> Outcome {
+    let Scene { beginning, parts, mix, power_loss, mut rng } = scene;
     let place = tempfile::tempdir_in(place).unwrap();
-    let Beginning { objects, record } = rng.pick(beginnings()).clone();
     let shared = Arc::new(Shared {
         seed,
         place: place.path().to_owned(),
         streams: class != Class::Directories,
-        prunes: class == Class::Prune,
-        record: Mutex::new(record),
+        prunes: class.prunes(),
+        record: Mutex::new(beginning.record.clone()),
         findings: Mutex::default(),
     });
-    let casts = cast(class, &mut rng);
-    let last_power_loss = mix.rate(Fault::PowerLoss) > 0 && rng.chance(5_000);
     let verify_rng = rng.next();
-    let world = World::new(objects, casts.len(), mix, FUTURE_NS, rng);
+    let world = World::new(beginning.objects.clone(), parts.len(), mix, FUTURE_NS, rng);
     std::thread::scope(|scope| {
-        for (me, part) in casts.into_iter().enumerate() {
+        for (me, part) in parts.into_iter().enumerate() {
             let store = SimStore { world: world.clone(), client: me };
             let client = Client::new(shared.clone(), store, part);
             scope.spawn(move || client.run());
@@ -134,11 +176,10 @@ pub fn run(class: Class, seed: u64, place: &Path) -> Outcome {
     });
     let mut state = world.lock();
     state.deliver_rest();
-    if last_power_loss {
+    if power_loss {
         state.lose_power();
     }
-    let store = oracle::quiet(&state.objects);
-    oracle::verify(&store, &shared, state.now, &mut Rng::new(verify_rng, 0));
+    oracle::verify(&mut state, &shared, &mut Rng::new(verify_rng, 0));
     let findings = std::mem::take(&mut *shared.findings.lock().unwrap());
     Outcome {
         findings,
@@ -152,25 +193,30 @@ pub fn run(class: Class, seed: u64, place: &Path) -> Outcome {
 
 /// The clients of a seed.
 fn cast(class: Class, rng: &mut Rng) -> Vec<Part> {
-    let part = |key: &KeyFileSecret, steps: &[Step], operations: usize| Part {
-        key: key.clone(),
-        steps: steps.to_vec(),
-        operations,
-        cache_of: None,
+    // Many short stories find more than few long ones; some things take a long one.
+    let most = if rng.chance(2_500) { 4 } else { 2 };
+    let mut parts: Vec<Part> = Vec::new();
+    let part = |key: &KeyFileSecret, steps: &[Step], operations: usize| {
+        let (key, steps) = (key.clone(), steps.to_vec());
+        Part { key, steps, operations, in_order: false, cache_of: 0, cache_shared: false }
     };
-    let mut parts = Vec::new();
     for _ in 0..2 + rng.below(2) {
-        parts.push(part(rng.pick(&[KEY, WRITER_A, WRITER_B]), &[Step::Backup], 1 + rng.below(3)));
+        parts.push(part(
+            rng.pick(&[KEY, WRITER_A, WRITER_B]),
+            &[Step::Backup],
+            1 + rng.below(most),
+        ));
     }
     // One user who starts a second backup while the first still runs.
     if rng.chance(1_500) {
-        (parts[1].key, parts[1].cache_of) = (parts[0].key.clone(), Some(0));
+        parts[1].key = parts[0].key.clone();
+        parts[..2].iter_mut().for_each(|part| part.cache_shared = true);
     }
-    if rng.chance(if class == Class::Prune { 3_000 } else { 6_000 }) {
+    if rng.chance(if class.prunes() { 3_000 } else { 6_000 }) {
         let steps = [Step::Restore, Step::Restore, Step::Check];
-        parts.push(part(&KEY, &steps, 1 + rng.below(3)));
+        parts.push(part(&KEY, &steps, 1 + rng.below(most)));
     }
-    if class == Class::Prune {
+    if class.prunes() {
         let mixes: [&[Step]; 4] = [
             &[Step::Prune],
             &[Step::Prune, Step::Forget],
@@ -178,8 +224,11 @@ fn cast(class: Class, rng: &mut Rng) -> Vec<Part> {
             &[Step::Forget, Step::Hold, Step::Release, Step::Prune],
         ];
         for _ in 0..2 + rng.below(2) {
-            parts.push(part(rng.pick(&[KEY, ADMIN]), rng.pick(&mixes), 1 + rng.below(4)));
+            parts.push(part(rng.pick(&[KEY, ADMIN]), *rng.pick(&mixes), 1 + rng.below(most + 1)));
         }
+    }
+    for (me, part) in parts.iter_mut().enumerate().filter(|(_, part)| !part.cache_shared) {
+        part.cache_of = me;
     }
     parts
 }

@@ -30,6 +30,16 @@ pub enum Sure {
     Content,
 }
 
+/// How likely, in 10,000, what is not durable is lost, and what was deleted is back.
+#[derive(Clone, Copy, Debug)]
+pub struct Chances {
+    lost: u32,
+    back: u32,
+}
+
+pub const SOME: Chances = Chances { lost: 7_000, back: 5_000 };
+pub const ALL: Chances = Chances { lost: 10_000, back: 10_000 };
+
 impl Objects {
     pub fn get(&self, name: &ObjectName) -> Option<&Arc<[u8]>> {
         self.there.get(name).map(|object| &object.bytes)
@@ -47,6 +57,14 @@ impl Objects {
     pub fn delete(&mut self, name: &ObjectName) {
         if let Some(object) = self.there.remove(name) {
             self.deleted.insert(name.clone(), object);
+        }
+    }
+
+    /// Behind everybody's back; `None` takes it away.
+    pub fn replace(&mut self, name: &ObjectName, bytes: Option<Arc<[u8]>>) {
+        match bytes {
+            Some(bytes) => drop(self.there.insert(name.clone(), Object { bytes, durable: true })),
+            None => drop(self.there.remove(name)),
         }
     }
 
@@ -77,10 +95,14 @@ impl Objects {
 
     /// What was not durable is there or gone, each object by itself; deleted ones are gone for good or back.
     /// The lost and the returned, for the trace.
-    pub fn lose_power(&mut self, rng: &mut Rng) -> (Vec<ObjectName>, Vec<ObjectName>) {
+    pub fn lose_power(
+        &mut self,
+        rng: &mut Rng,
+        chances: Chances,
+    ) -> (Vec<ObjectName>, Vec<ObjectName>) {
         let (mut lost, mut back) = (Vec::new(), Vec::new());
         for (name, object) in &mut self.there {
-            if !object.durable && rng.chance(7_000) {
+            if !object.durable && rng.chance(chances.lost) {
                 lost.push(name.clone());
             }
             object.durable = true;
@@ -89,7 +111,7 @@ impl Objects {
         for (name, object) in std::mem::take(&mut self.deleted) {
             // What never was durable may have gone before its deletion.
             let may_be_back = object.durable || rng.chance(5_000);
-            if may_be_back && rng.chance(5_000) && !self.there.contains_key(&name) {
+            if may_be_back && rng.chance(chances.back) && !self.there.contains_key(&name) {
                 self.there.insert(name.clone(), Object { durable: true, ..object });
                 back.push(name);
             }

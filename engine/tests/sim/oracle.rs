@@ -2,9 +2,11 @@
 //! nothing is there that nobody backed up, and a check finds no damage.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::Arc;
 
-use strongroom::env::{Env, TimeNs};
+use strongroom::env::Env;
 use strongroom::format::slot::Unlock;
 use strongroom::maintain::check::{self, CheckOptions};
 use strongroom::maintain::prune::{self, PruneOptions};
@@ -12,44 +14,90 @@ use strongroom::repo::{Repo, SnapshotInfo};
 use strongroom::store::{MemoryStore, Store};
 use strongroom::watch::Tally;
 
-use super::client::{Shared, restored};
+use super::client::{Shared, message, restored};
 use super::objects::Objects;
 use super::record::Record;
 use super::rng::Rng;
 use super::sources::picture;
-use super::world::HOUR_NS;
+use super::world::{HOUR_NS, State};
 use crate::support::KEY;
-
-/// The objects as they are now, in a store without faults.
-pub fn quiet(objects: &Objects) -> MemoryStore {
-    let store = MemoryStore::new();
-    for (name, bytes) in objects.all() {
-        store.put_if_absent(name, bytes).unwrap();
-    }
-    store
-}
 
 /// How often prune must be run at most until nothing is left to be done: one to end what was begun, one to propose, one to
 /// tidy up what its own tombstone left open, and one to find nothing.
 const PRUNES_MAX: usize = 6;
 
-pub fn verify(store: &MemoryStore, shared: &Shared, now: TimeNs, rng: &mut Rng) {
-    if let Err(finding) = all(store, shared, now, rng) {
-        shared.found(finding);
+pub fn verify(state: &mut State, shared: &Shared, rng: &mut Rng) {
+    match catch_unwind(AssertUnwindSafe(|| all(state, shared, rng))) {
+        Ok(Ok(())) => {}
+        Ok(Err(finding)) => shared.found(finding),
+        Err(panic) => shared.found(format!("afterwards: panicked: {}", message(&*panic))),
     }
 }
 
-/// One owner with a cache looks at everything: what it has opened once need not be opened again.
-fn all(store: &MemoryStore, shared: &Shared, now: TimeNs, rng: &mut Rng) -> Result<(), String> {
-    let env = Env::seeded(rng.next(), now + 1000 * HOUR_NS);
-    let cache = shared.place.join("oracle");
-    let repo = Repo::open(Arc::new(store.clone()), Unlock::KeyFile(&KEY), Some(&cache), &env);
-    let repo = repo.map_err(|error| format!("it no longer opens: {error:?}"))?;
-    examine(&repo, shared, rng)?;
-    if shared.prunes && rng.chance(5_000) {
+fn all(state: &mut State, shared: &Shared, rng: &mut Rng) -> Result<(), String> {
+    let env = Env::seeded(rng.next(), state.now + 1000 * HOUR_NS);
+    let rotted = !state.rotten.is_empty();
+    if rotted {
+        let cache = shared.place.join("rotten");
+        damage_is_told(&open(&state.objects, &cache, &env)?, shared, rng)?;
+        // As if it had never been: nothing that was whole may have gone for it.
+        for rotten in std::mem::take(&mut state.rotten).into_iter().rev() {
+            if rotten.vanished {
+                return Ok(());
+            }
+            if state.objects.get(&rotten.name).is_some() {
+                state.objects.replace(&rotten.name, Some(rotten.was));
+            }
+        }
+    }
+    let repo = open(&state.objects, &shared.place.join("oracle"), &env)?;
+    // What was recorded as damaged stays so. What was lost before the last prune is lost after it, too.
+    if shared.prunes && !rotted && rng.chance(5_000) {
         free_all(&repo)?;
         let after = |finding| format!("after the last prune: {finding}");
-        examine(&repo, shared, rng).map_err(after)?;
+        return examine(&repo, shared, rng).map_err(after);
+    }
+    examine(&repo, shared, rng)
+}
+
+/// One owner with a cache looks at everything, in a store without faults: what it has opened once need not be opened
+/// again.
+fn open(objects: &Objects, cache: &Path, env: &Env) -> Result<Repo, String> {
+    let store = MemoryStore::new();
+    for (name, bytes) in objects.all() {
+        store.put_if_absent(name, bytes).unwrap();
+    }
+    let repo = Repo::open(Arc::new(store), Unlock::KeyFile(&KEY), Some(cache), env);
+    repo.map_err(|error| format!("it no longer opens: {error:?}"))
+}
+
+/// What does not restore was named by the check; what does is what was backed up.
+fn damage_is_told(repo: &Repo, shared: &Shared, rng: &mut Rng) -> Result<(), String> {
+    let options = CheckOptions { read_data: true };
+    let Ok(report) = check::run(repo, &options, &Tally::default()) else { return Ok(()) };
+    let Ok(snapshots) = repo.snapshots() else {
+        return match report.damages.first() {
+            Some(_) => Ok(()),
+            None => Err("snapshots cannot be listed, and the check is clean".to_owned()),
+        };
+    };
+    for info in &snapshots {
+        let place = Record::place(&info.snapshot.tags);
+        let named = report.damages.iter().any(|damage| damage.snapshots.contains(&info.id));
+        match restored(repo, info, shared, rng) {
+            Ok(found) if found == picture(&shared.record().backups[place].tree) => {}
+            Ok(_) => return Err(format!("b{place} was restored wrong, and nothing was said")),
+            Err(_) if named => {}
+            // It names what is damaged, and so does the check, which cannot know whom that costs what.
+            Err(error)
+                if report.damages.iter().any(|of| error.to_string().contains(&of.object)) => {}
+            Err(error) => {
+                let damages = &report.damages;
+                return Err(format!(
+                    "b{place} fails, the check did not name it: {error:?} {damages:?}"
+                ));
+            }
+        }
     }
     Ok(())
 }
@@ -64,7 +112,7 @@ fn free_all(repo: &Repo) -> Result<(), String> {
         if report.generation.is_none() && report.waiting_for.is_empty() {
             let garbage = (report.packs_doomed, report.bytes_unused);
             return match garbage {
-                (0, 0) | (0, _) => Ok(()),
+                (0, 0) => Ok(()),
                 _ => Err(format!("prune leaves garbage: {report:?}")),
             };
         }
@@ -100,7 +148,7 @@ fn examine(repo: &Repo, shared: &Shared, rng: &mut Rng) -> Result<(), String> {
         }
     }
     // It costs as much as all else, and what it could find would most likely have been found.
-    if rng.chance(5_000) {
+    if !rng.chance(3_000) {
         return Ok(());
     }
     let options = CheckOptions { read_data: rng.chance(5_000) };

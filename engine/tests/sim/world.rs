@@ -9,7 +9,7 @@ use strongroom::env::TimeNs;
 use strongroom::store::ObjectName;
 
 use super::faults::{Call, Counts, FAULTS, Fault, Mix};
-use super::objects::{Objects, Sure};
+use super::objects::{ALL, Objects, SOME, Sure};
 use super::rng::Rng;
 
 /// A seed that takes more store calls than this does not end.
@@ -27,6 +27,8 @@ enum Policy {
     Uniform(u32),
     /// The highest rank runs until it ends or, with this chance, falls behind all others.
     Ranks(u32),
+    /// One after the other.
+    InTurn,
 }
 
 #[derive(Debug)]
@@ -52,6 +54,14 @@ struct Letter {
     bytes: Option<Arc<[u8]>>,
 }
 
+/// An object that rotted, and what it was.
+pub struct Rotten {
+    pub name: ObjectName,
+    pub was: Arc<[u8]>,
+    /// It is not there at all any more.
+    pub vanished: bool,
+}
+
 /// One line of the trace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
@@ -66,6 +76,7 @@ pub struct State {
     pub now: TimeNs,
     pub counts: Counts,
     pub trace: Vec<Event>,
+    pub rotten: Vec<Rotten>,
     mix: Mix,
     policy: Policy,
     turns: Vec<Turn>,
@@ -82,6 +93,7 @@ pub struct World {
 impl World {
     pub fn new(objects: Objects, clients: usize, mix: Mix, now: TimeNs, mut rng: Rng) -> Arc<Self> {
         let policy = match rng.below(3) {
+            _ if mix.is_planned() => Policy::InTurn,
             0 => Policy::Uniform(*rng.pick(&[500, 2_000, 7_000])),
             1 => Policy::Uniform(10_000),
             _ => Policy::Ranks(*rng.pick(&[50, 200, 600])),
@@ -101,6 +113,7 @@ impl World {
             now,
             counts: Counts::default(),
             trace: Vec::new(),
+            rotten: Vec::new(),
             mix,
             policy,
             turns,
@@ -137,12 +150,15 @@ impl World {
     /// Between two operations: a new process, with a clean slate.
     pub fn between(&self, me: usize) -> (MutexGuard<'_, State>, Between) {
         let mut state = self.lock();
-        let fault = state.strike(me, Call::Between);
+        let fault = state.strike(me, Call::Between, "");
         let (clock, cache_lost) =
             (fault == Some(Fault::ClockJump), fault == Some(Fault::CacheLost));
         if clock {
             let hours = *state.rng.pick(&[1, 20, 30, 100]);
             state.now += hours * HOUR_NS;
+        }
+        if fault == Some(Fault::Rot) {
+            state.rot();
         }
         let mut state = self.pass(me, state);
         let turn = &mut state.turns[me];
@@ -166,7 +182,7 @@ impl World {
         }
         assert!(state.step < STEPS_MAX, "it does not end");
         state.deliver();
-        let fault = state.strike(me, call);
+        let fault = state.strike(me, call, name);
         if fault == Some(Fault::Crash) {
             state.turns[me].doomed = true;
         }
@@ -242,7 +258,9 @@ impl State {
 
     pub fn lose_power(&mut self) {
         self.counts[Fault::PowerLoss as usize] += 1;
-        let (lost, back) = self.objects.lose_power(&mut self.rng);
+        // By plan all is lost that may be.
+        let chances = if matches!(self.policy, Policy::InTurn) { ALL } else { SOME };
+        let (lost, back) = self.objects.lose_power(&mut self.rng, chances);
         // What was under way to the host is lost with it.
         self.letters.clear();
         for turn in &mut self.turns {
@@ -250,6 +268,34 @@ impl State {
         }
         let nobody = self.turns.len();
         self.note(nobody, || format!("power loss: lost {lost:?}, back {back:?}"));
+    }
+
+    /// Some object that carries data or says where it is.
+    fn rot(&mut self) {
+        let folder = *self.rng.pick(&["packs", "packs", "packs", "index", "snapshots", "seals"]);
+        let names = self.objects.after(folder, None, usize::MAX);
+        if names.is_empty() {
+            return;
+        }
+        let name = self.rng.pick(&names).0.clone();
+        let was = self.objects.get(&name).expect("just listed").clone();
+        let mut bytes = was.to_vec();
+        let at = self.rng.below(bytes.len());
+        let vanished = match self.rng.below(4) {
+            0 => true,
+            1 => {
+                bytes.truncate(at);
+                false
+            }
+            _ => {
+                bytes[at] ^= 1 << self.rng.below(8);
+                false
+            }
+        };
+        self.objects.replace(&name, (!vanished).then(|| bytes.into()));
+        let nobody = self.turns.len();
+        self.note(nobody, || format!("{name} rots at {at}, vanished: {vanished}"));
+        self.rotten.push(Rotten { name, was, vanished });
     }
 
     fn deliver(&mut self) {
@@ -277,9 +323,9 @@ impl State {
     }
 
     /// Counts the step, and draws what strikes it.
-    fn strike(&mut self, me: usize, call: Call) -> Option<Fault> {
+    fn strike(&mut self, me: usize, call: Call, name: &str) -> Option<Fault> {
         self.step += 1;
-        let fault = self.mix.strike(&mut self.rng, call)?;
+        let fault = self.mix.strike(&mut self.rng, call, name)?;
         match fault {
             Fault::PowerLoss => {
                 self.lose_power();
@@ -305,6 +351,7 @@ impl State {
             .collect();
         let candidates = if free.is_empty() { alive } else { free };
         match self.policy {
+            Policy::InTurn => candidates[0],
             Policy::Uniform(chance) => {
                 let stays = candidates.contains(&me) && !self.rng.chance(chance);
                 if stays { me } else { *self.rng.pick(&candidates) }

@@ -2,6 +2,8 @@
 //! compared.
 #![allow(dead_code, reason = "each test uses a part of it")]
 
+pub mod hand;
+
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -156,4 +158,102 @@ pub fn assert_same(wanted: &Picture, found: &Picture) {
     for path in found.keys() {
         assert!(wanted.contains_key(path), "{:?} is too much", String::from_utf8_lossy(path));
     }
+}
+
+/// A folder in memory where there is one: nothing waits for a disk.
+pub fn memory_dir() -> tempfile::TempDir {
+    let shm = Path::new("/dev/shm");
+    if shm.is_dir() { tempfile::tempdir_in(shm).unwrap() } else { tempfile::tempdir().unwrap() }
+}
+
+/// One of everything that a source can hold, small: what is sparse is read like what is large.
+pub fn one_of_everything(dir: &Path) {
+    std::fs::create_dir_all(dir.join("sub/deep")).unwrap();
+    std::fs::create_dir(dir.join("empty")).unwrap();
+    for n in 0..4 {
+        std::fs::write(dir.join(format!("small {n}")), noise(n, 3000)).unwrap();
+        std::fs::write(dir.join(format!("sub/deep/{n}")), noise(n + 10, 50_000)).unwrap();
+    }
+    let sparse = std::fs::File::create(dir.join("sub/sparse")).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&sparse, &noise(20, 70_000), 300_000).unwrap();
+    sparse.set_len(600_000).unwrap();
+    std::fs::hard_link(dir.join("small 1"), dir.join("sub/another name")).unwrap();
+    std::os::unix::fs::symlink("small 2", dir.join("sub/link")).unwrap();
+    let fifo = dir.join("sub/fifo");
+    let mode = rustix::fs::Mode::from_raw_mode(0o640);
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    // Where the file system has attributes.
+    let flags = rustix::fs::XattrFlags::empty();
+    let _ = rustix::fs::setxattr(dir.join("small 3"), "user.note", b"kept", flags);
+}
+
+/// How a restore ended, and what may be missing or incomplete for it: paths relative to the source's root.
+pub struct Told<'t> {
+    pub lost: &'t [Vec<u8>],
+    pub without_metadata: &'t [Vec<u8>],
+    pub finished: bool,
+}
+
+/// Whatever is not reported as lost is right; whatever is wrong does not look right by size and time, or a later run would leave it alone.
+#[track_caller]
+pub fn assert_honest(wanted: &Picture, found: &Picture, told: &Told, context: &str) {
+    let below = |paths: &[Vec<u8>], path: &[u8]| {
+        paths.iter().any(|lost| {
+            path.strip_prefix(&lost[..])
+                .is_some_and(|rest| lost.is_empty() || rest.is_empty() || rest.starts_with(b"/"))
+        })
+    };
+    for (path, facts) in wanted.iter().filter(|(path, _)| !path.is_empty()) {
+        let name = String::from_utf8_lossy(path);
+        let other = found.get(path);
+        let passes = other.is_some_and(|other| {
+            (other.kind, other.size, other.mtime) == (facts.kind, facts.size, facts.mtime)
+        });
+        if passes {
+            assert_eq!(facts.content, other.unwrap().content, "{context}: {name:?} looks right");
+        }
+        if !told.finished || below(told.lost, path) {
+            continue;
+        }
+        let other = other.unwrap_or_else(|| panic!("{context}: {name:?} is missing, untold"));
+        let content = |facts: &Facts| (facts.kind, facts.content, facts.target.clone());
+        if told.without_metadata.iter().any(|told| [path, &facts.linked_with].contains(&told)) {
+            assert_eq!(content(facts), content(other), "{context}: {name:?}");
+            continue;
+        }
+        let mut facts = facts.clone();
+        if below(told.lost, &facts.linked_with) {
+            facts.linked_with.clone_from(&other.linked_with);
+        }
+        assert_eq!(facts, *other, "{context}: {name:?}");
+    }
+}
+
+/// Each operation meets every fault with `STRONGROOM_ALL_FAULTS` set, else one in `one_in` of them meets one by turns.
+pub fn faults_of<T: Copy>(number: usize, one_in: usize, kinds: &[T]) -> Vec<T> {
+    match std::env::var_os("STRONGROOM_ALL_FAULTS") {
+        Some(_) => kinds.to_vec(),
+        None if number % one_in == 0 => vec![kinds[number % kinds.len()]],
+        None => Vec::new(),
+    }
+}
+
+pub fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let to = to.join(entry.file_name());
+        match entry.file_type().unwrap().is_dir() {
+            true => copy_folder(&entry.path(), &to),
+            false => drop(std::fs::copy(entry.path(), to).unwrap()),
+        }
+    }
+}
+
+/// A store of its own with the same objects.
+pub fn copy_objects(store: &MemoryStore) -> MemoryStore {
+    let copy = MemoryStore::new();
+    for name in store.names() {
+        copy.put_if_absent(&name, &store.get(&name, u64::MAX).unwrap()).unwrap();
+    }
+    copy
 }

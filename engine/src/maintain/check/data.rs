@@ -113,20 +113,57 @@ pub fn look_again(
     let is_recorded = |frame: &&Frame| recorded.contains(&(frame.at.pack.id, frame.at.row.offset));
     let mut decoder = Decoder::new();
     for frame in frames.iter().filter(is_recorded) {
-        check.go_on()?;
-        let name = pack_name(&frame.at.pack.id);
-        let proven = key_of(check, fetcher, frame, name.as_str()).and_then(|key| {
-            let Some(key) = key else { return Ok(Vec::new()) };
-            let plain = fetcher.frame(&frame.at, &mut decoder)?;
-            Ok(frame.not_theirs(&plain, key))
-        });
-        if proven.as_ref().is_ok_and(Vec::is_empty) {
+        if look(check, fetcher, frame, &mut decoder, damaged)? {
             let what = "a frame that is recorded as damaged can be read: nothing is lost by it";
-            check.findings.notice(name.as_str(), what);
+            check.findings.notice(pack_name(&frame.at.pack.id).as_str(), what);
         }
-        judge(check, frame, proven, damaged)?;
     }
     Ok(())
+}
+
+/// Frames that there is a reason to doubt, one by one. What our role cannot open passes for bad.
+pub fn look_at(
+    check: &Check,
+    fetcher: &Fetcher,
+    frames: &[Frame],
+    damaged: &mut Damaged,
+) -> Result<()> {
+    let mut decoder = Decoder::new();
+    for frame in frames {
+        look(check, fetcher, frame, &mut decoder, damaged)?;
+    }
+    Ok(())
+}
+
+/// Is it sound?
+fn look(
+    check: &Check,
+    fetcher: &Fetcher,
+    frame: &Frame,
+    decoder: &mut Decoder,
+    damaged: &mut Damaged,
+) -> Result<bool> {
+    check.go_on()?;
+    let (pack, offset) = (pack_name(&frame.at.pack.id), frame.at.row.offset);
+    let proven = key_of(check, fetcher, frame, pack.as_str()).and_then(|key| {
+        let Some(key) = key else {
+            let cause = "it is not where its index run says, as far as can be seen".to_owned();
+            return Err(Error::Damaged { what: format!("{pack} frame at {offset}"), cause });
+        };
+        let plain = fetcher.frame(&frame.at, decoder)?;
+        let bad = frame.not_theirs(&plain, key);
+        suspect_all(fetcher, frame, &bad);
+        Ok(bad)
+    });
+    let is_sound = proven.as_ref().is_ok_and(Vec::is_empty);
+    judge(check, frame, proven, damaged)?;
+    Ok(is_sound)
+}
+
+fn suspect_all(fetcher: &Fetcher, frame: &Frame, bad: &[ChunkId]) {
+    for chunk in frame.chunks.iter().filter(|chunk| bad.contains(&chunk.id)) {
+        fetcher.suspects().add(&frame.at, Some(*chunk));
+    }
 }
 
 /// What the proof of a frame means for its chunks.
@@ -179,9 +216,7 @@ fn prove(
     })?;
     fetcher.open(&frame.at, stored, decoder, plain)?;
     let bad = frame.not_theirs(plain, key);
-    for chunk in frame.chunks.iter().filter(|chunk| bad.contains(&chunk.id)) {
-        fetcher.suspects().add(&frame.at, Some(*chunk));
-    }
+    suspect_all(fetcher, frame, &bad);
     Ok(bad)
 }
 

@@ -71,6 +71,15 @@ pub struct Control {
     pub condemned_packs: HashSet<PackId>,
     /// Frames that are recorded as damaged, by pack and offset.
     pub damaged: BTreeSet<(PackId, u64)>,
+    /// In a verdict, which no hold overrules.
+    pub doomed_snapshots: HashSet<SessionId>,
+}
+
+impl Control {
+    pub fn is_live(&self, snapshot: &SessionId) -> bool {
+        let forgotten = self.forgotten.contains_key(snapshot) && !self.held.contains(snapshot);
+        !forgotten && !self.doomed_snapshots.contains(snapshot)
+    }
 }
 
 /// Collected by several threads.
@@ -152,7 +161,11 @@ fn take_in(collected: &mut Collected, kind: Kind, name: &str, body: &[u8]) -> Re
             Ok(())
         }
         Kind::Proposal => condemn(collected, Proposal::from_cbor(body).named(name)?.doomed),
-        Kind::Verdict => condemn(collected, Verdict::from_cbor(body).named(name)?.doomed),
+        Kind::Verdict => {
+            let doomed = Verdict::from_cbor(body).named(name)?.doomed;
+            collected.control.doomed_snapshots.extend(doomed.snapshots.iter().copied());
+            condemn(collected, doomed)
+        }
         Kind::Damage => {
             let frames = Damage::from_cbor(body).named(name)?.frames;
             let damaged = frames.iter().map(|frame| (frame.pack, frame.offset));

@@ -172,10 +172,16 @@ fn check_pack(
         is_rotten = check.findings.sort_suspect(name, header, scope)?.is_err();
     }
     let own = directory.map(|directory| own_run(&job.row, &directory));
+    let mut damaged = Vec::new();
     match (&job.named, &own) {
         (Some(named), Some(own)) => {
             let run = format!("index/{}", named.run);
-            check.findings.take(&run, agree(&run, &job.row, named, own))?;
+            let agreed = agree(&run, &job.row, named, own);
+            if check.findings.sort_suspect(&run, agreed, scope)?.is_err() {
+                // Which of them is wrong? What readers go by is what the run says.
+                let frames = data::frames(&named.segment, named.positions.iter().copied());
+                data::look_at(check, fetcher, &frames, &mut damaged)?;
+            }
         }
         (None, Some(own)) => {
             let ids = own.run().ids().iter().map(|id| (ChunkId(*id), job.row.id));
@@ -183,21 +189,9 @@ fn check_pack(
         }
         (_, None) => {}
     }
-    if !job.first {
-        return Ok(());
-    }
-    let recorded = || fetcher.index().packs().has_damaged(&id);
-    let wanted = check.read_data || is_rotten || recorded();
-    // A pack whose directory is lost still gives its frames to whoever has the run.
-    let frames = match (&own, &job.named) {
-        _ if !wanted => Vec::new(),
-        (Some(own), _) => data::frames(own, 0..own.run().len()),
-        (None, Some(named)) => data::frames(&named.segment, named.positions.iter().copied()),
-        (None, None) => Vec::new(),
-    };
-    let mut damaged = Vec::new();
+    let frames = frames_to_read(check, fetcher, job, &own, is_rotten);
     let mut matches_name = true;
-    if check.read_data {
+    if job.first && check.read_data {
         let reading = (&mut *scratch, &mut damaged);
         matches_name = data::read_pack(check, fetcher, &job.row, &frames, reading)?;
     } else {
@@ -210,6 +204,26 @@ fn check_pack(
         bad.rotten.insert(id, Rotten { len: job.row.len, structure: is_rotten, frames });
     }
     Ok(())
+}
+
+/// Frames of the pack, if there is a reason to read any.
+fn frames_to_read(
+    check: &Check,
+    fetcher: &Fetcher,
+    job: &Job,
+    own: &Option<Arc<Segment>>,
+    is_rotten: bool,
+) -> Vec<data::Frame> {
+    let recorded = || fetcher.index().packs().has_damaged(&job.row.id);
+    if !job.first || !(check.read_data || is_rotten || recorded()) {
+        return Vec::new();
+    }
+    // A pack whose directory is lost still gives its frames to whoever has the run.
+    match (own, &job.named) {
+        (Some(own), _) => data::frames(own, 0..own.run().len()),
+        (None, Some(named)) => data::frames(&named.segment, named.positions.iter().copied()),
+        (None, None) => Vec::new(),
+    }
 }
 
 fn directory(check: &Check, row: &PackRow) -> Result<Directory> {

@@ -31,6 +31,9 @@ pub fn check(check: &Check) -> Result<()> {
                 }
                 newest = Some(next);
             }
+            Err(error) if check.repo.knows_roster(*number) => {
+                check.findings.damage(name, &format!("it was valid, and is void: {error}"));
+            }
             Err(error) => check.findings.notice(name, &format!("void: {error}")),
         }
     }

@@ -12,10 +12,11 @@ use crate::format::seal::Recipient;
 use crate::format::snapshot::Directory;
 use crate::repo::SnapshotInfo;
 use crate::repo::records::{RECORD_BYTES_MAX, is_not_found};
+use crate::repo::seen::VANISHED;
 
 #[derive(Default)]
 pub struct Live {
-    /// Snapshot objects that no record says were forgotten.
+    /// Snapshot objects that are not forgotten, or held.
     pub count: u64,
     /// Those that this key opened.
     pub roots: Vec<(SessionId, Directory)>,
@@ -42,20 +43,26 @@ pub fn check(check: &Check, listing: &Listing, control: &Control) -> Result<Live
         if matches!(object, Ok(Kind::Tombstone)) {
             continue;
         }
-        let is_live = !control.forgotten.contains_key(id) || control.held.contains(id);
-        live.count += u64::from(is_live);
-        let info = object.and_then(|_| opened(check, &name, id));
-        if is_live {
-            check_seals(check, id)?;
+        if !control.is_live(id) {
+            // What it needs may be gone, its seals too; a power loss may even have brought it back.
+            check.findings.take(&name, object)?;
+            continue;
         }
+        live.count += 1;
+        let info = object.and_then(|_| opened(check, &name, id));
+        check_seals(check, id, info.is_err())?;
         match check.findings.sort(&name, info)? {
             Ok(Some(info)) => {
-                live.roots.extend(is_live.then_some((*id, info.snapshot.root)));
+                live.roots.push((*id, info.snapshot.root));
                 chains.infos.push(info);
             }
             Ok(None) | Err(None) => {}
             Err(Some(damage)) => check.findings.costs(damage, id, None),
         }
+    }
+    let vanished = check.findings.take("snapshots", check.repo.vanished())?;
+    for id in vanished.into_iter().flatten() {
+        check.findings.damage(&format!("snapshots/{id}"), VANISHED);
     }
     chains.check(check);
     chains.check_own(check, listing);
@@ -83,12 +90,14 @@ fn opened(check: &Check, name: &str, id: &SessionId) -> Result<Option<SnapshotIn
     check.repo.snapshot(id)
 }
 
-/// Without its sealed secrets a snapshot cannot be opened by anybody.
-fn check_seals(check: &Check, id: &SessionId) -> Result<()> {
+/// The secrets stand in the session's packs too: without both a snapshot cannot be opened by anybody.
+fn check_seals(check: &Check, id: &SessionId, needs_them: bool) -> Result<()> {
     let name = format!("seals/{id}");
     if check.findings.take(&name, check.repo.exists(&name))? == Some(false) {
         let damage = check.findings.damage(&name, "it is missing, and the snapshot needs it");
-        check.findings.costs(damage, id, None);
+        if needs_them {
+            check.findings.costs(damage, id, None);
+        }
     }
     Ok(())
 }

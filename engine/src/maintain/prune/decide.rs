@@ -62,37 +62,39 @@ pub fn settle(prune: &Prune, report: &mut PruneReport) -> Result<Vec<SessionId>>
     let announced = repo.session_ids("sessions")?;
     let mut ended: HashSet<SessionId> = repo.session_ids("snapshots")?.into_iter().collect();
     ended.extend(repo.session_ids("forgotten")?);
-    let mut open = Vec::new();
+    let (mut open, mut silent) = (Vec::new(), Vec::new());
     let mut adopted = BTreeSet::new();
     for id in announced {
         prune.go_on()?;
         let name = format!("sessions/{id}");
-        let stale = match repo.read(Kind::Session, &name, RECORD_BYTES_MAX) {
+        match repo.read(Kind::Session, &name, RECORD_BYTES_MAX) {
             Ok(read) => {
                 let session = Session::from_cbor(&read.body).named(&name)?;
                 let adopts = session.adopts.into_iter().map(|dead| (read.author, dead));
                 adopted.extend(adopts);
-                if ended.contains(&id) {
-                    continue;
+                if !ended.contains(&id) && prune.is_stale(session.time_ns) {
+                    silent.push(id);
+                } else if !ended.contains(&id) {
+                    open.push((read.author, id));
                 }
-                open.push((read.author, id));
-                prune.is_stale(session.time_ns)
             }
-            Err(error) if is_not_found(&error) => continue,
+            Err(error) if is_not_found(&error) => {}
             // Rotten or forged: nobody can tell whose it is or how old. A true writer loses
             // seconds.
-            Err(Error::Format { .. } | Error::Damaged { .. }) if ended.contains(&id) => continue,
-            Err(Error::Format { .. } | Error::Damaged { .. }) => true,
+            Err(Error::Format { .. } | Error::Damaged { .. }) => {
+                silent.extend((!ended.contains(&id)).then_some(id));
+            }
             Err(error) => return Err(error),
-        };
-        if stale {
-            fence(prune, &id, report)?;
-            open.retain(|(_, other)| *other != id);
         }
     }
     // A later session of the same author says that it is dead.
     let (dead, open): (Vec<_>, Vec<_>) = open.into_iter().partition(|it| adopted.contains(it));
-    dead.iter().try_for_each(|(_, id)| fence(prune, id, report))?;
+    silent.extend(dead.into_iter().map(|(_, id)| id));
+    if !silent.is_empty() {
+        // A session may look open because its snapshot vanished: that must not get a tombstone.
+        State::read(prune)?;
+        silent.iter().try_for_each(|id| fence(prune, id, report))?;
+    }
     Ok(open.into_iter().map(|(_, id)| id).collect())
 }
 

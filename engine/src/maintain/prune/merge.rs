@@ -15,10 +15,10 @@ use super::Prune;
 use super::propose::session_of;
 
 /// Runs below this many chunks are small; so many of them are put together.
-const SMALL_CHUNKS: u32 = 1 << 20;
+const SMALL_CHUNKS: u32 = 1 << 19;
 const SMALL_RUNS: usize = 8;
-/// A merged run ends here: sharding begins at 4 M chunks, and a merge must fit in memory.
-const MERGED_CHUNKS_MAX: u64 = 2 << 20;
+/// A merged run ends here: while it is written and read back it is in memory several times.
+const MERGED_CHUNKS_MAX: u64 = 1 << 20;
 
 /// Segments whose runs should be replaced, in ascending order.
 pub fn select(prune: &Prune, places: &Places, open: &BTreeSet<SessionId>) -> Result<Vec<usize>> {

@@ -39,7 +39,7 @@ pub fn propose(prune: &Prune, retired: &Retired, report: &mut PruneReport) -> Re
         packs: dead_packs(prune, &state, &chosen, &open)?,
         snapshots: state.liveness.dead.clone(),
         sessions: closed_sessions(prune, &state, &places)?,
-        ..Doomed::default()
+        runs: state.rotten_runs.clone(),
     };
     describe(report, &state, &chosen, &doomed);
     let half_dead = relocate::select(prune, &state, &chosen, &open)?;
@@ -76,7 +76,8 @@ fn prepare(
     if let Some(mover) = mover {
         doomed.packs.extend(relocate::relocate(prune, places, chosen, half_dead, mover)?);
     }
-    doomed.runs = merge::merge(prune, places, runs)?;
+    doomed.runs.extend(merge::merge(prune, places, runs)?);
+    doomed.runs.sort_unstable();
     doomed.packs.sort_unstable();
     Ok(())
 }

@@ -1,14 +1,17 @@
 //! Needed frames of half-dead packs, moved byte for byte into new packs of the same author and
 //! class. Each source pack is held to its hash first, each new pack is read back and held to its
-//! own; no frame is opened.
+//! own. No frame is opened, but for those of a pack that has rotted.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::error::{Error, Result};
+use crate::format::codec::Decoder;
 use crate::format::id::{IdentityId, PackId, SessionId, hash};
 use crate::format::index::RunBuilder;
 use crate::format::pack::{Directory, FrameRow, PACK_LEN_MAX, PackClass};
+use crate::repo::fetch::{Fetcher, FrameAt};
 use crate::repo::live::Places;
+use crate::repo::lookup::Copy;
 use crate::repo::pack_file::{FinishedPack, OpenPack, PackFrame};
 use crate::repo::packer::pack_name;
 use crate::watch::{Counter, Problem, ProblemKind};
@@ -65,7 +68,7 @@ fn group(pack: &PackUse) -> (IdentityId, u8) {
 }
 
 /// Moves the needed frames of `sources`; the packs that nothing needs any more. One that does not
-/// match its hash stays, and is reported.
+/// match its hash is reported, and stays unless each needed frame of it opens.
 pub fn relocate(
     prune: &Prune,
     places: &Places,
@@ -76,6 +79,7 @@ pub fn relocate(
     let needed = needed_offsets(places, chosen, sources);
     prune.watch.add(Counter::PacksFound, sources.len() as u64);
     let mut mover = Mover::new(prune, session);
+    let fetcher = Fetcher::new(prune.repo, places.index);
     let mut moved = Vec::new();
     for source in sources {
         prune.go_on()?;
@@ -83,10 +87,12 @@ pub fn relocate(
         prune.watch.current(name.as_str().as_bytes());
         let bytes = prune.repo.get(name.as_str(), PACK_LEN_MAX)?;
         if hash(&bytes) != source.row.id.0 {
-            let cause = "its bytes do not match its hash: it is left where it is".to_owned();
+            let cause = "its bytes do not match its hash".to_owned();
             let (kind, name) = (ProblemKind::Damage, name.as_str().as_bytes().to_vec());
             prune.watch.problem(Problem { kind, name, cause });
-            continue;
+            if !all_open(&fetcher, places, chosen, source, &bytes) {
+                continue;
+            }
         }
         let directory = prune.repo.pack_directory(&source.row.id, source.row.len)?;
         mover.take(source, &bytes, &directory, &needed[&source.row.id])?;
@@ -94,7 +100,38 @@ pub fn relocate(
         prune.watch.add(Counter::PacksDone, 1);
     }
     mover.finish()?;
+    fetcher.record_damage(Vec::new(), "prune")?;
     Ok(moved)
+}
+
+/// In a pack that is not what its name says: does every needed frame open? That takes its keys.
+/// What is bad becomes a suspect.
+fn all_open(
+    fetcher: &Fetcher,
+    places: &Places,
+    chosen: &Chosen,
+    source: &PackUse,
+    bytes: &[u8],
+) -> bool {
+    let segment = &places.segments[source.segment];
+    let (mut decoder, mut plain) = (Decoder::new(), Vec::new());
+    let mut tried = BTreeSet::new();
+    let mut all = true;
+    for place in (0..segment.run().len()).filter_map(|row| segment.run().location(row)) {
+        let needed = place.pack.id == source.row.id
+            && chosen.needs(source.segment, place.frame_index)
+            && tried.insert(place.frame_index);
+        if needed {
+            let frame = FrameAt::of(&Copy { place, segment: segment.clone() });
+            let start = frame.row.offset as usize;
+            let stored = bytes.get(start..start + frame.row.stored as usize);
+            let opened = stored.map(<[u8]>::to_vec).is_some_and(|mut stored| {
+                fetcher.open(&frame, &mut stored, &mut decoder, &mut plain).is_ok()
+            });
+            all &= opened;
+        }
+    }
+    all
 }
 
 /// Where the needed frames of each source pack begin.

@@ -4,13 +4,14 @@
 use std::collections::{BTreeSet, HashSet};
 
 use crate::error::{Error, Result};
-use crate::format::id::SessionId;
+use crate::format::id::{ObjectHash, SessionId};
 use crate::format::snapshot::Directory;
 use crate::repo::SnapshotInfo;
 use crate::repo::control::Liveness;
 use crate::repo::live::{self, Live, Places};
 use crate::repo::lookup::Index;
 use crate::repo::records::is_not_found;
+use crate::repo::seen::VANISHED;
 
 use super::Prune;
 
@@ -18,6 +19,8 @@ pub struct State {
     pub liveness: Liveness,
     pub roots: Vec<(SessionId, Directory)>,
     pub index: Index,
+    /// Index runs whose bytes do not match their names: nobody can read them.
+    pub rotten_runs: Vec<ObjectHash>,
 }
 
 impl State {
@@ -38,8 +41,11 @@ impl State {
         }
     }
 
-    fn read(prune: &Prune) -> Result<Self> {
+    pub fn read(prune: &Prune) -> Result<Self> {
         let repo = prune.repo;
+        if let Some(id) = repo.vanished()?.first() {
+            return Err(Error::Rollback { what: format!("snapshots/{id}: {VANISHED}") });
+        }
         let liveness = repo.liveness()?;
         let mut infos = Vec::new();
         for id in &liveness.live {
@@ -51,7 +57,8 @@ impl State {
         }
         chains_are_whole(prune, &infos, &liveness)?;
         let roots = infos.iter().map(|info| (info.id, info.snapshot.root)).collect();
-        Ok(Self { liveness, roots, index: repo.index_for_deleting(prune.watch)? })
+        let (index, rotten_runs) = repo.index_for_deleting(prune.watch)?;
+        Ok(Self { liveness, roots, index, rotten_runs })
     }
 
     /// Sessions that may still commit. Listed after the packs: whoever wrote a pack that was listed

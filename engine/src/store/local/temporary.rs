@@ -12,8 +12,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
-use super::{Root, path_error};
+#[cfg(test)]
+use super::power_loss;
+use super::{Root, path_error, refused};
 use crate::store::{ObjectName, Put, Staged, StoreError, TEMPORARY_FOLDER};
+use crate::sys::fault;
 
 const OBJECT_MODE: Mode = Mode::RUSR;
 const CREATE_TEMPORARY: OFlags =
@@ -32,6 +35,9 @@ impl Temporary {
     pub(super) fn new(root: &Arc<Root>) -> Result<Self, StoreError> {
         root.check_exists()?;
         let failed = |error| path_error(TEMPORARY_FOLDER, "create a temporary in", error);
+        fault::pass("store create").map_err(|error| {
+            StoreError::from_io(TEMPORARY_FOLDER, "create a temporary in", error)
+        })?;
         let folder = root.make_folder(TEMPORARY_FOLDER).map_err(failed)?;
         loop {
             let name = unique() + SUFFIX;
@@ -52,10 +58,15 @@ impl Temporary {
             return Ok(Put::Existed);
         }
         let failed = |op| move |error| StoreError::from_io(name.as_str(), op, error);
-        self.file.sync_data().map_err(failed("write"))?;
+        fault::pass("store sync").and_then(|()| self.file.sync_data()).map_err(failed("write"))?;
+        #[cfg(test)]
+        power_loss::note(power_loss::Effect::SyncedContent(self.name.clone()));
         let folder = self.root.make_folder(name.folder());
         let folder = folder.map_err(|error| path_error(name.as_str(), "make the folder of", error));
-        match self.give_name(&folder?, name.last()) {
+        let named = self.give_name(&folder?, name.last());
+        #[cfg(test)]
+        power_loss::note(power_loss::Effect::Named(self.name.clone(), name.to_string()));
+        match named {
             Ok(()) => Ok(Put::Created),
             Err(Errno::EXIST) => self.settle(name),
             Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => Err(StoreError::NotSuitable {
@@ -67,6 +78,7 @@ impl Temporary {
     }
 
     fn give_name(&self, folder: &OwnedFd, last: &str) -> rustix::io::Result<()> {
+        refused("store link")?;
         let from = self.name.as_str();
         match rustix::fs::linkat(&self.folder, from, folder, last, AtFlags::empty()) {
             Err(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS) => self.rename(folder, last),
@@ -99,7 +111,9 @@ impl Temporary {
 
 impl Staged for Temporary {
     fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
-        self.file.write_all(bytes).map_err(|error| {
+        #[cfg(test)]
+        power_loss::note(power_loss::Effect::Wrote(self.name.clone()));
+        fault::write("store write", bytes, |bytes| self.file.write_all(bytes)).map_err(|error| {
             StoreError::from_io(&format!("{TEMPORARY_FOLDER}/{}", self.name), "write", error)
         })
     }
