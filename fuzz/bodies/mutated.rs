@@ -152,7 +152,7 @@ fn change(
                 objects.insert(two, first);
             }
         }
-        3 | 4 | 5 => {
+        3..=5 => {
             let bytes = &objects[&one];
             let done = forger.forge(&one, bytes, |body| change_bytes(body, input));
             let Some((name, bytes)) = done else { return };

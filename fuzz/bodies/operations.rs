@@ -67,7 +67,8 @@ impl Life {
     }
 
     fn file(&self, place: usize) -> PathBuf {
-        let folder = if place % 2 == 0 { self.root.clone() } else { self.root.join("sub") };
+        let folder =
+            if place.is_multiple_of(2) { self.root.clone() } else { self.root.join("sub") };
         folder.join(format!("file {place}"))
     }
 
@@ -79,7 +80,7 @@ impl Life {
             }
             2 => drop(std::fs::remove_file(self.file(input.below(FILES)))),
             3 | 4 => {
-                let cached = input.byte() % 2 == 0;
+                let cached = input.byte().is_multiple_of(2);
                 self.back_up(cached);
             }
             5 => self.forget(input),
@@ -127,7 +128,7 @@ impl Life {
     fn hold(&mut self, input: &mut Input) {
         let store = self.store();
         let Ok(repo) = open(store, None, &self.env) else { return };
-        if input.byte() % 2 == 0 {
+        if input.byte().is_multiple_of(2) {
             if let Some(id) = self.live.keys().nth(input.below(self.live.len().max(1))) {
                 let _ = hold::add(&repo, id, "fuzz");
             }
