@@ -36,7 +36,8 @@ pub fn rewrite(
         repair.go_on()?;
         let name = format!("snapshots/{}", info.id);
         if !repair.is_owner() {
-            let mut lost = missing(repair, &fetcher, std::slice::from_ref(&info))?;
+            let mut lost =
+                missing(repair, &fetcher, std::slice::from_ref(&info), &mut |_| Ok(None))?;
             lost.retain(|id| !salvaged.contains(id));
             if !lost.is_empty() {
                 let why = format!("it misses {} chunks: the owner's key repairs it", lost.len());
