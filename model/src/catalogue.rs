@@ -1,7 +1,7 @@
 //! What is explored: the configurations, and for each rule the one in which dropping it loses data
 //! (or the reason why it does not).
 
-use crate::config::{BASE, Config, Drop};
+use crate::config::{BASE, Config, Drop, Start};
 use crate::rules::Rule;
 use crate::state::{DELTA_0, DELTA_1, FULL_0, FULL_1};
 
@@ -13,7 +13,15 @@ const DELTA: Config = Config { packs: &[FULL_0, DELTA_1], snapshots: &[1, 2], ..
 const MIRRORED: Config =
     Config { packs: &[FULL_0, FULL_1, DELTA_0 | DELTA_1], snapshots: &[3, 0, 0], ..ONE_WRITER };
 const HOLDS: Config = Config { holds: true, ..ONE_WRITER };
-const MIDWAY: Config = Config { midway: true, liveness: true, ..BASE };
+const MIDWAY: Config = Config { start: Start::Midway, liveness: true, ..BASE };
+const SLOW_LIST: Config = Config {
+    start: Start::SlowList,
+    packs: &[FULL_0, FULL_0],
+    snapshots: &[1, 0],
+    split_lists: true,
+    forgets: 0,
+    ..ONE_WRITER
+};
 /// Deletes are steps of their own, and the lists of old verdicts are dropped, which the protocol as
 /// built does not do.
 const LISTS_DROPPED: Config =
@@ -32,6 +40,21 @@ pub const SMALL: &[Config] = &[
     Config { name: "1 writer, 3 generations", generations: 3, ..ONE_WRITER },
     Config { name: "2 writers, 1 pruner", pruners: 1, liveness: true, ..BASE },
     Config { name: "2 writers from midway", generations: 3, ..MIDWAY },
+    Config { name: "1 writer, slow list", ..SLOW_LIST },
+    Config {
+        name: "2 writers from midway, dropped proposals, lists in two steps",
+        split_lists: true,
+        drop: Drop::Proposals,
+        generations: 1,
+        ..MIDWAY
+    },
+    Config {
+        name: "1 writer from midway, holds, dropped proposals, lists in two steps",
+        split_lists: true,
+        drop: Drop::Proposals,
+        start: Start::Midway,
+        ..HOLDS
+    },
     Config { name: "1 writer, deltas", writers: [2, 0], deltas: true, ..DELTA },
     Config { name: "1 writer, merged runs", merges: true, ..ONE_WRITER },
     Config { name: "1 writer, moved frames", generations: 1, ..HALF_DEAD },
@@ -41,6 +64,7 @@ pub const SMALL: &[Config] = &[
     Config { name: "1 writer, unlooked parent", unlooked: true, ..ONE_WRITER },
     Config { name: "1 writer, lists in two steps", split_lists: true, ..ONE_WRITER },
     Config { name: "1 writer, dropped proposals", drop: Drop::Proposals, ..ONE_WRITER },
+    Config { name: "1 writer, lost answers", lost_answers: true, ..ONE_WRITER },
     Config { name: "1 writer, swept sessions", sweep_sessions: true, generations: 1, ..ONE_WRITER },
     Config { name: "reader, moved frames", writers: [0, 0], forgets: 0, reader: true, ..HALF_DEAD },
     Config {
@@ -51,6 +75,27 @@ pub const SMALL: &[Config] = &[
         ..ONE_WRITER
     },
 ];
+
+/// Too large for any search; for random runs.
+pub const ALL_OF_IT: Config = Config {
+    name: "all of it",
+    writers: [3, 2],
+    restarts: 1,
+    generations: 3,
+    packs: &[FULL_0 | FULL_1, DELTA_1],
+    snapshots: &[1, 2],
+    forgets: 2,
+    deltas: true,
+    moves: true,
+    merges: true,
+    sweep_sessions: true,
+    holds: true,
+    split_lists: true,
+    drop: Drop::Proposals,
+    damage: 1,
+    lost_answers: true,
+    ..BASE
+};
 
 /// Two writers, two pruners and more: minutes to hours, by the binary.
 pub const LARGE: &[Config] = &[
@@ -82,30 +127,20 @@ pub const LARGE: &[Config] = &[
     Config { name: "damage", damage: 1, packs: &[1, 1], snapshots: &[1, 1], ..BASE },
     Config { name: "unlooked parents", unlooked: true, forgets: 2, ..BASE },
     Config { name: "lists in two steps", split_lists: true, ..BASE },
-    Config { name: "dropped proposals", drop: Drop::Proposals, generations: 3, ..BASE },
+    Config {
+        name: "dropped proposals, lists in two steps",
+        split_lists: true,
+        drop: Drop::Proposals,
+        ..BASE
+    },
+    Config { name: "all of it from midway", start: Start::Midway, ..ALL_OF_IT },
     Config { name: "swept sessions", sweep_sessions: true, ..BASE },
     Config { name: "late puts, deletes as steps", flicker: false, duplicates: 2, ..BASE },
     Config { name: "verdict reads runs first", packs_first: false, generations: 3, ..BASE },
     Config { name: "reader", reader: true, forgets: 0, writers: [2, 0], merges: true, ..HALF_DEAD },
     Config { name: "lists of verdicts dropped", writers: [1, 1], ..LISTS_DROPPED },
-    Config {
-        name: "all at once",
-        writers: [3, 2],
-        restarts: 1,
-        generations: 3,
-        packs: &[FULL_0 | FULL_1, DELTA_1],
-        snapshots: &[1, 2],
-        forgets: 2,
-        deltas: true,
-        moves: true,
-        merges: true,
-        sweep_sessions: true,
-        holds: true,
-        split_lists: true,
-        drop: Drop::Proposals,
-        damage: 1,
-        ..BASE
-    },
+    Config { name: "lost answers", lost_answers: true, ..BASE },
+    ALL_OF_IT,
 ];
 
 /// Dropping `rule` loses something here.
@@ -133,11 +168,7 @@ pub const NEEDED: &[Case] = &[
         besides: &[Rule::NewestStays, Rule::RunsForgetPacks],
         config: ONE_RUN,
     },
-    Case {
-        rule: Rule::NewestStays,
-        besides: &[Rule::RetiredBeforePacks, Rule::RunsForgetPacks],
-        config: ONE_RUN,
-    },
+    case(Rule::NewestStays, Config { split_lists: true, drop: Drop::Proposals, ..MIDWAY }),
     Case {
         rule: Rule::DropWhenGone,
         besides: &[Rule::NewestStays, Rule::RunsForgetPacks],
@@ -150,7 +181,7 @@ pub const NEEDED: &[Case] = &[
     },
     case(
         Rule::VerdictsStay,
-        Config { fences: false, writers: [1, 1], midway: true, ..LISTS_DROPPED },
+        Config { fences: false, writers: [1, 1], start: Start::Midway, ..LISTS_DROPPED },
     ),
     case(Rule::ParentLookedUp, ONE_WRITER),
     case(Rule::UnlookedNeedsDecided, Config { unlooked: true, ..MIDWAY }),
@@ -165,6 +196,11 @@ pub const NEEDED: &[Case] = &[
     case(Rule::CommitIfAbsent, ONE_WRITER),
     case(Rule::TombstonesStay, ONE_WRITER),
     case(Rule::ForgottenStays, Config { flicker: false, duplicates: 1, ..ONE_WRITER }),
+    case(Rule::RetiredReadAgain, SLOW_LIST),
+    case(
+        Rule::HoldLooksTwice,
+        Config { split_lists: true, drop: Drop::Proposals, start: Start::Midway, ..HOLDS },
+    ),
     case(Rule::OneAtATime, ONE_WRITER),
     case(Rule::StateAfterVerdict, ONE_WRITER),
     case(Rule::WaitsForOpen, ONE_WRITER),

@@ -1,7 +1,9 @@
 //! What is explored: how many processes, which features, from which repository on.
 
 use crate::rules::{Rule, Rules};
-use crate::state::{FULL_0, PACKS, PROCESSES, RETIRED, SESSIONS, SNAPSHOTS, State, Writer, bit};
+use crate::state::{
+    FULL_0, Generation, Look, PACKS, PROCESSES, RETIRED, SESSIONS, SNAPSHOTS, State, Writer, bit,
+};
 use crate::writer;
 
 /// What is dropped of a generation that was carried out.
@@ -11,6 +13,19 @@ pub enum Drop {
     Proposals,
     /// The lists of a verdict too; its name stays taken.
     Lists,
+}
+
+/// Where it starts. The later ones can be reached from the first, but no search gets far beyond
+/// them from there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Start {
+    Quiet,
+    /// Generation 1 proposes pack 0 and snapshot 0, while writer 0 is about to commit what it found
+    /// in that pack.
+    Midway,
+    /// Generation 1 is decided: pack 0 and snapshot 0 go. A pruner has been listing `retired/`
+    /// since before its proposal.
+    SlowList,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -43,10 +58,10 @@ pub struct Config {
     pub packs_first: bool,
     pub drop: Drop,
     pub duplicates: u8,
+    /// A put may be carried out and yet be reported as failed: then it is repeated.
+    pub lost_answers: bool,
     pub damage: u8,
-    /// Starts where generation 1 proposes pack 0 and snapshot 0, while writer 0 is about to commit
-    /// what it found in that pack.
-    pub midway: bool,
+    pub start: Start,
     /// Each state is also run to quiescence.
     pub liveness: bool,
     pub rules: Rules,
@@ -75,8 +90,9 @@ pub const BASE: Config = Config {
     packs_first: true,
     drop: Drop::Nothing,
     duplicates: 0,
+    lost_answers: false,
     damage: 0,
-    midway: false,
+    start: Start::Quiet,
     liveness: false,
     rules: Rules::ALL,
 };
@@ -116,16 +132,33 @@ impl Config {
         for writer in &mut state.writers {
             writer.restarts = self.restarts;
         }
-        if self.midway {
-            let session = state.sessions_used;
-            state.forgotten |= 1;
-            state.generations[0].proposal = [1, 0, 1, 0];
-            state.create(RETIRED, 0);
-            state.create(SESSIONS, session as usize);
-            state.needs[session as usize] = self.writers[0];
-            state.sessions_used += 1;
-            state.writers[0] = Writer { pc: writer::COMMIT, session, ..state.writers[0] };
+        match self.start {
+            Start::Quiet => {}
+            Start::Midway => self.midway(&mut state),
+            Start::SlowList => self.slow_list(&mut state),
         }
         state
+    }
+
+    fn midway(&self, state: &mut State) {
+        let session = state.sessions_used;
+        state.forgotten |= 1;
+        state.generations[0].proposal = [1, 0, 1, 0];
+        state.create(RETIRED, 0);
+        state.create(SESSIONS, session as usize);
+        state.needs[session as usize] = self.writers[0];
+        state.sessions_used += 1;
+        state.writers[0] = Writer { pc: writer::COMMIT, session, ..state.writers[0] };
+    }
+
+    fn slow_list(&self, state: &mut State) {
+        let names = [1, 0, 1, 0];
+        state.forgotten |= 1;
+        state.looks[PROCESSES] = Look { kind: RETIRED as u8 + 1, must: 0, may: 0 };
+        state.generations[0] =
+            Generation { proposal: names, verdict: names, cites: names, ..state.generations[0] };
+        state.create(RETIRED, 0);
+        state.create(RETIRED, 4);
+        state.doomed = names;
     }
 }

@@ -13,6 +13,7 @@ use crate::state::{
     bits, readable, subsets,
 };
 use stateright::{Model, Property};
+use std::fmt::{self, Display, Formatter};
 
 pub struct Protocol {
     pub config: Config,
@@ -30,6 +31,12 @@ pub struct Step {
     pub what: &'static str,
     pub detail: u16,
     pub next: State,
+}
+
+impl Display for Step {
+    fn fmt(&self, to: &mut Formatter<'_>) -> fmt::Result {
+        write!(to, "{} {} {} {:#b}", self.who, self.number, self.what, self.detail)
+    }
 }
 
 pub struct Steps<'a> {
@@ -53,11 +60,15 @@ impl Protocol {
     /// Objects of a kind that may be there or not, however often one looks: with `flicker`, all
     /// that a verdict has named. That stands for deletes by anyone at any time, for late duplicates
     /// of any number of puts and deletes, and for dropped proposals.
-    fn flickering(&self, state: &State, kind: usize) -> u8 {
+    pub fn flickering(&self, state: &State, kind: usize) -> u8 {
         match kind {
             _ if !self.config.flicker => 0,
             RETIRED if self.config.drop == Drop::Nothing => 0,
-            RETIRED => state.have[RETIRED] >> 4 & 15,
+            RETIRED => {
+                let decided = state.have[RETIRED] >> 4;
+                let next_decided = if self.on(Rule::NewestStays) { decided >> 1 } else { decided };
+                state.have[RETIRED] & decided & next_decided
+            }
             _ => state.doomed[kind],
         }
     }
@@ -142,7 +153,10 @@ impl Protocol {
     fn settle(&self, state: &mut State) {
         if state.excused != 0 {
             let sure = self.surely(state);
-            let sound = sure.have[PACKS] & !state.damaged & !Self::leaving(state);
+            let undecided = state.have[RETIRED] & !(state.have[RETIRED] >> 4) & 15;
+            let proposed = bits(undecided).map(|g| state.generations[g].proposal[PACKS]);
+            let leaving = proposed.fold(Self::leaving(state), |all, packs| all | packs);
+            let sound = sure.have[PACKS] & !state.damaged & !leaving;
             state.excused &= Self::broken(&sure, state.excused, sound);
         }
         for g in 0..GENERATIONS {

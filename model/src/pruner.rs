@@ -5,12 +5,11 @@
 //! anyone (`world.rs`).
 
 use crate::choose::View;
-use crate::config::Drop;
 use crate::protocol::{Protocol, Steps};
 use crate::rules::Rule;
 use crate::state::{
-    GENERATIONS, Names, PACKS, PROCESSES, Pruner, RETIRED, RUNS, SESSIONS, SNAPSHOTS, State, bit,
-    bits,
+    GENERATIONS, Look, Names, PACKS, PROCESSES, Pruner, RETIRED, RUNS, SESSIONS, SNAPSHOTS, State,
+    bit, bits,
 };
 
 const IDLE: u8 = 0;
@@ -29,8 +28,21 @@ const HOLDS_AGAIN: u8 = 12;
 const RUNS_AGAIN: u8 = 13;
 const PACKS_AGAIN: u8 = 14;
 pub const DECIDE: u8 = 15;
+const RETIRED_AGAIN: u8 = 16;
 
 impl Protocol {
+    /// Packs proposed by pruners that have read the snapshots again, or begun to, and miss this
+    /// one.
+    pub fn unseen(state: &State, snapshot: usize) -> u8 {
+        let blind = |(pruner, look): &(&Pruner, &Look)| match pruner.pc {
+            SNAPSHOTS_AGAIN => look.kind != 0 && look.must & bit(snapshot) == 0,
+            HOLDS_AGAIN | RUNS_AGAIN | PACKS_AGAIN => pruner.live & bit(snapshot) == 0,
+            _ => false,
+        };
+        let pruners = state.pruners.iter().zip(&state.looks[PROCESSES..]).filter(blind);
+        pruners.fold(0, |all, (pruner, _)| all | pruner.plan[PACKS])
+    }
+
     pub fn pruner(&self, state: &State, number: usize, steps: &mut Steps<'_>) {
         let pruner = state.pruners[number];
         match pruner.pc {
@@ -52,9 +64,28 @@ impl Protocol {
             WAIT => {
                 let mut next = *state;
                 let again = self.on(Rule::SecondRead) || pruner.need & 64 == 0;
-                let pc = if again { self.first_read(true) } else { self.copies_again() };
+                let pc = match again {
+                    true if self.config.split_lists && self.on(Rule::RetiredReadAgain) => {
+                        RETIRED_AGAIN
+                    }
+                    true => self.first_read(true),
+                    false => self.copies_again(),
+                };
                 next.pruners[number] = Pruner { pc, open: 0, ..pruner };
                 steps.push("waited for all", pruner.open, next);
+            }
+            // An atomic listing that showed the proposal has shown the verdicts before it.
+            RETIRED_AGAIN => {
+                let retired = (PROCESSES + number, RETIRED, 0);
+                self.list(state, retired, steps, |steps, mut next, seen| {
+                    let gone = self.verdicts(&next, seen);
+                    let pruner = &mut next.pruners[number];
+                    if self.on(Rule::VerdictGone) {
+                        pruner.gone = gone;
+                    }
+                    pruner.pc = self.first_read(true);
+                    steps.push("read retired again", seen, next);
+                });
             }
             RUNS_AGAIN | PACKS_AGAIN => self.read_for_verdict(state, number, steps),
             _ => self.decide(state, number, steps),
@@ -266,8 +297,7 @@ impl Protocol {
         let g = pruner.generation as usize;
         let mut next = *state;
         if state.has(RETIRED, g) {
-            if self.config.flicker && self.config.drop != Drop::Nothing && state.has(RETIRED, 4 + g)
-            {
+            if self.flickering(state, RETIRED) & bit(g) != 0 {
                 // The name is free again: a stale proposal beside the verdict of another.
                 next.generations[g].proposal = pruner.plan;
                 next.pruners[number] = Pruner { pc: OPEN_READ, ..pruner };
@@ -282,6 +312,9 @@ impl Protocol {
         }
         next.generations[g].proposal = pruner.plan;
         next.create(RETIRED, g);
+        if self.config.lost_answers {
+            steps.push("puts proposal, but does not hear of it", pruner.generation + 1, next);
+        }
         let pc = match () {
             () if pruner.moved != 0 => PUT_PACK,
             () if pruner.run => PUT_RUN,
@@ -348,6 +381,11 @@ impl Protocol {
             for (all, more) in next.doomed.iter_mut().zip(pruner.verdict) {
                 *all |= more;
             }
+        }
+        if first && self.config.lost_answers {
+            let mut next = next;
+            next.pruners[number] = pruner;
+            steps.push("puts verdict, but does not hear of it", pruner.generation + 1, next);
         }
         let what = if first { "puts verdict" } else { "finds another verdict" };
         steps.push(what, pruner.verdict[PACKS], next);

@@ -36,7 +36,7 @@ rules! {
     VerdictsStay: "verdicts are never deleted, so a generation's name is never free again",
     RunsForgetPacks: "a verdict's list is dropped only when no index run names its packs",
     DropWhenGone: "a verdict's list is dropped only when all that it names is gone",
-    NewestStays: "the newest generation stays",
+    NewestStays: "of a generation nothing is dropped before the next one is decided",
     // Prune
     OneAtATime: "generation n + 1 is proposed only when n is decided",
     StateAfterVerdict: "… on state that was read after verdict n",
@@ -44,6 +44,7 @@ rules! {
     SessionsAfterProposal: "sessions are listed after the proposal was published",
     OpenSessionsStay: "packs of open sessions are no candidates",
     OpenSessionRecords: "session records are deleted only when the session is closed",
+    RetiredReadAgain: "retired/ is listed again for the verdict",
     SecondRead: "snapshots are read again for the verdict",
     Rescue: "a live chunk whose every sound copy is proposed is rescued",
     RunRescue: "so is a run that alone names a pack that stays",
@@ -63,6 +64,7 @@ rules! {
     HoldsReadAgain: "holds are read again for the verdict",
     ForgottenBeforeHolds: "forgotten records are read before holds",
     HoldChecksVerdict: "who adds a hold looks for a verdict on the snapshot afterwards",
+    HoldLooksTwice: "… twice, since a listing may miss a dropped proposal and its new verdict",
     HoldWaits: "… and waits while an undecided proposal names it",
 }
 

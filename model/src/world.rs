@@ -153,7 +153,9 @@ impl Protocol {
             next.damage_left -= 1;
             next.damaged |= bit(p);
             let left = next.have[PACKS] & !next.damaged & !leaving;
-            next.excused |= Self::broken(&next, Self::promised(&next), left);
+            for s in bits(next.have[SNAPSHOTS]) {
+                next.excused |= Self::broken(&next, bit(s), left & !Self::unseen(state, s));
+            }
             steps.push("damages pack", p as u16, next);
         }
     }
@@ -167,7 +169,7 @@ impl Protocol {
                 next.holder = 1;
                 steps.push("puts hold on snapshot", 0u8, next);
             }
-            1 => {
+            1 | 4 => {
                 let look = (2 * PROCESSES, RETIRED, 0);
                 self.list(state, look, steps, |steps, mut next, seen| {
                     let late = self.verdicts(&next, seen)[SNAPSHOTS] & 1 != 0;
@@ -177,7 +179,16 @@ impl Protocol {
                     if late && self.on(Rule::HoldChecksVerdict) {
                         next.holder = 3;
                         steps.push("hold: too late", seen, next);
-                    } else if !undecided || !self.on(Rule::HoldWaits) {
+                    } else if undecided && self.on(Rule::HoldWaits) {
+                        next.holder = 1;
+                        steps.push("hold: not decided yet", seen, next);
+                    } else if state.holder == 1
+                        && self.config.split_lists
+                        && self.on(Rule::HoldLooksTwice)
+                    {
+                        next.holder = 4;
+                        steps.push("hold: read retired once", seen, next);
+                    } else {
                         next.holder = 2;
                         next.holds_promised |= 1;
                         steps.push("hold: promised", seen, next);

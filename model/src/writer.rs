@@ -160,8 +160,18 @@ impl Protocol {
             };
             let Writer { session, restarts, damaged, .. } = writer;
             let packs = adopt;
-            next.writers[number] =
-                Writer { pc, session, restarts, damaged, packs, store, ..Writer::default() };
+            // Only to tell later what it did not count on.
+            let gone_packs = if self.config.damage > 0 { writer.gone_packs } else { 0 };
+            next.writers[number] = Writer {
+                pc,
+                session,
+                gone_packs,
+                restarts,
+                damaged,
+                packs,
+                store,
+                ..Writer::default()
+            };
             steps.push("read runs, will store frames", store, next);
         }
     }
@@ -219,10 +229,14 @@ impl Protocol {
         // Damage that nobody had recorded when the writer looked is no fault of the protocol.
         let unknown = state.damaged & !writer.damaged;
         let sure = self.surely(&next);
-        let sound = sure.have[PACKS] & !state.damaged & !Self::leaving(state);
+        let counts_on = sure.have[PACKS] & !writer.gone_packs;
+        let sound = counts_on & !state.damaged & !Self::leaving(state);
         let broken = Self::broken(&sure, bit(session), sound);
-        let believed = sound | sure.have[PACKS] & unknown;
+        let believed = sound | counts_on & unknown;
         next.excused |= broken & !Self::broken(&sure, bit(session), believed);
+        if self.config.lost_answers {
+            steps.push("commits, but does not hear of it", writer.session, next);
+        }
         next.writers[number] = if writer.store != 0 && !self.on(Rule::SnapshotLast) {
             Writer { pc: PUT_PACK, ..writer }
         } else {

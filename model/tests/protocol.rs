@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use stateright::{Checker, HasDiscoveries, Model};
-use strongroom_model::catalogue::{NEEDED, SMALL, SPARE};
+use strongroom_model::catalogue::{ALL_OF_IT, NEEDED, SMALL, SPARE};
 use strongroom_model::config::Config;
-use strongroom_model::explore::{Bounds, explore};
+use strongroom_model::explore::{Bounds, explore, walk};
 use strongroom_model::protocol::Protocol;
 use strongroom_model::rules::Rule;
 
@@ -53,6 +53,19 @@ fn each_rule_is_needed() {
 fn rules_that_others_make_superfluous() {
     for spare in SPARE {
         holds(&spare.config.without(spare.rule));
+    }
+}
+
+/// Where no search reaches, random runs do; that they find faults is shown by dropping rules.
+#[test]
+fn random_runs_with_all_features() {
+    let runs = |config, states_max| {
+        let bounds = Bounds { time: Duration::from_secs(300), states_max };
+        walk(&Protocol { config }, bounds, 1).fault
+    };
+    assert!(runs(ALL_OF_IT, 3000).is_none());
+    for rule in [Rule::SecondRead, Rule::SingleVerdict, Rule::BasesLive, Rule::RunRescue] {
+        assert!(runs(ALL_OF_IT.without(rule), 3000).is_some(), "{rule:?}");
     }
 }
 

@@ -193,13 +193,19 @@ fn act(class: Class, seed: u64, place: &Path, scene: Scene) -> Outcome {
 
 /// The clients of a seed.
 fn cast(class: Class, rng: &mut Rng) -> Vec<Part> {
+    // Many short stories find more than few long ones; some things take a long one.
+    let most = if rng.chance(2_500) { 4 } else { 2 };
     let mut parts: Vec<Part> = Vec::new();
     let part = |key: &KeyFileSecret, steps: &[Step], operations: usize| {
         let (key, steps) = (key.clone(), steps.to_vec());
         Part { key, steps, operations, in_order: false, cache_of: 0, cache_shared: false }
     };
     for _ in 0..2 + rng.below(2) {
-        parts.push(part(rng.pick(&[KEY, WRITER_A, WRITER_B]), &[Step::Backup], 1 + rng.below(3)));
+        parts.push(part(
+            rng.pick(&[KEY, WRITER_A, WRITER_B]),
+            &[Step::Backup],
+            1 + rng.below(most),
+        ));
     }
     // One user who starts a second backup while the first still runs.
     if rng.chance(1_500) {
@@ -208,7 +214,7 @@ fn cast(class: Class, rng: &mut Rng) -> Vec<Part> {
     }
     if rng.chance(if class.prunes() { 3_000 } else { 6_000 }) {
         let steps = [Step::Restore, Step::Restore, Step::Check];
-        parts.push(part(&KEY, &steps, 1 + rng.below(3)));
+        parts.push(part(&KEY, &steps, 1 + rng.below(most)));
     }
     if class.prunes() {
         let mixes: [&[Step]; 4] = [
@@ -218,7 +224,7 @@ fn cast(class: Class, rng: &mut Rng) -> Vec<Part> {
             &[Step::Forget, Step::Hold, Step::Release, Step::Prune],
         ];
         for _ in 0..2 + rng.below(2) {
-            parts.push(part(rng.pick(&[KEY, ADMIN]), *rng.pick(&mixes), 1 + rng.below(4)));
+            parts.push(part(rng.pick(&[KEY, ADMIN]), *rng.pick(&mixes), 1 + rng.below(most + 1)));
         }
     }
     for (me, part) in parts.iter_mut().enumerate().filter(|(_, part)| !part.cache_shared) {

@@ -2,18 +2,24 @@
 //! and that no run which can be read names.
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 
 use crate::error::{Error, Result};
+use crate::format::codec::Decoder;
 use crate::format::id::{IdentityId, PackId, SessionId};
-use crate::format::index::{PackRow, RunBuilder, SHARD_CHUNKS};
-use crate::format::pack::{Directory, HEADER_LEN, PackHeader};
+use crate::format::index::{Location, PackRow, RunBuilder, SHARD_CHUNKS};
+use crate::format::pack::{ChunkRow, Directory, HEADER_LEN, PackHeader};
 use crate::format::record::Kind;
 use crate::format::seal::Context;
 use crate::repo::damage::is_proof;
 use crate::repo::despite::Despite;
+use crate::repo::fetch::{Fetcher, FrameAt};
+use crate::repo::lookup::{Copy, Index};
 use crate::repo::packer::pack_name;
 use crate::repo::records::{RECORD_BYTES_MAX, is_not_found};
+use crate::repo::segment::Segment;
 
+use super::losses::names;
 use super::{Repair, RepairReport};
 
 pub fn rebuild(repair: &Repair, report: &mut RepairReport) -> Result<()> {
@@ -36,7 +42,7 @@ pub fn rebuild(repair: &Repair, report: &mut RepairReport) -> Result<()> {
         .map(|(id, len)| (*id, *len))
         .collect();
     unnamed.sort_unstable();
-    let mut authors = Authors { repair, known: BTreeMap::new() };
+    let mut authors = Authors { repair, index: &index, known: BTreeMap::new() };
     let mut builder = Building::new(repair);
     for (id, len) in unnamed {
         repair.go_on()?;
@@ -106,6 +112,7 @@ impl<'a> Building<'a> {
 /// Who wrote what. Where that cannot be found out any more, nobody: then writers do not rely on it.
 struct Authors<'a> {
     repair: &'a Repair<'a>,
+    index: &'a Index,
     known: BTreeMap<SessionId, Option<IdentityId>>,
 }
 
@@ -137,7 +144,48 @@ impl Authors<'_> {
             (Some(Some(author)), None) => author,
             _ => IdentityId::ROOT,
         };
-        Ok(Some((PackRow { id, len, author, class: header.class }, directory)))
+        let mut row = PackRow { id, len, author, class: header.class };
+        if !self.is_proven(row, &directory)? {
+            row.author = IdentityId::ROOT;
+        }
+        Ok(Some((row, directory)))
+    }
+
+    /// Whoever holds the INDEX key can write a pack that looks like another's, with chunk ids that
+    /// are lies. Only who knows a session's secrets can make frames that open, and only true chunks
+    /// have their ids: all of them are looked at before a writer may rely on one.
+    fn is_proven(&self, row: PackRow, directory: &Directory) -> Result<bool> {
+        let repair = self.repair;
+        if !repair.is_owner() {
+            return Ok(false);
+        }
+        let mut builder = RunBuilder::new();
+        builder.push_directory(row, directory);
+        let segment = Arc::new(Segment::hold(builder.finish()));
+        let fetcher = Fetcher::new(repair.repo, self.index);
+        let (mut decoder, mut frames) = (Decoder::new(), BTreeMap::<u32, Vec<Location>>::new());
+        for place in (0..segment.run().len()).filter_map(|at| segment.run().location(at)) {
+            frames.entry(place.frame_index).or_default().push(place);
+        }
+        for places in frames.values() {
+            repair.go_on()?;
+            let at = FrameAt::of(&Copy { place: places[0], segment: segment.clone() });
+            let plain = match fetcher.frame(&at, &mut decoder) {
+                Ok(plain) => plain,
+                Err(Error::Interrupted) => return Err(Error::Interrupted),
+                Err(_) => return Ok(false),
+            };
+            let is_true = |place: &Location| {
+                let ChunkRow { id, offset, len } = place.chunk;
+                let (start, len) = (offset as usize, len as usize);
+                let bytes = plain.get(start..start.saturating_add(len));
+                bytes.is_some_and(|bytes| names(repair.repo, &id, bytes))
+            };
+            if !places.iter().all(is_true) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     fn of(&mut self, session: &SessionId) -> Result<Option<IdentityId>> {
