@@ -316,9 +316,4 @@ impl Case {
     pub fn broken(&self) -> Config {
         self.besides.iter().fold(self.config.without(self.rule), |c, &rule| c.without(rule))
     }
-
-    /// The same with the rule in force.
-    pub fn whole(&self) -> Config {
-        self.besides.iter().fold(self.config, |c, &rule| c.without(rule))
-    }
 }
