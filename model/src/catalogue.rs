@@ -14,6 +14,7 @@ const MIRRORED: Config =
     Config { packs: &[FULL_0, FULL_1, DELTA_0 | DELTA_1], snapshots: &[3, 0, 0], ..ONE_WRITER };
 const HOLDS: Config = Config { holds: true, ..ONE_WRITER };
 const MIDWAY: Config = Config { start: Start::Midway, liveness: true, ..BASE };
+const MIDWAY_3: Config = Config { generations: 3, ..MIDWAY };
 const SLOW_LIST: Config = Config {
     start: Start::SlowList,
     packs: &[FULL_0, FULL_0],
@@ -132,6 +133,37 @@ pub const LARGE: &[Config] = &[
         split_lists: true,
         drop: Drop::Proposals,
         ..BASE
+    },
+    Config {
+        name: "midway: deltas, 3 generations",
+        writers: [1, 3],
+        deltas: true,
+        packs: &[FULL_0, DELTA_1],
+        snapshots: &[1, 2],
+        ..MIDWAY_3
+    },
+    Config { name: "midway: merged runs, 3 generations", merges: true, ..MIDWAY_3 },
+    Config {
+        name: "midway: moved frames, 3 generations",
+        packs: &[FULL_0 | FULL_1],
+        snapshots: &[3],
+        moves: true,
+        ..MIDWAY_3
+    },
+    Config { name: "midway: adoption, 3 generations", restarts: 1, ..MIDWAY_3 },
+    Config { name: "midway: holds, 3 generations", holds: true, ..MIDWAY_3 },
+    Config {
+        name: "midway: damage, 3 generations",
+        damage: 1,
+        packs: &[FULL_0, FULL_0],
+        snapshots: &[1, 1],
+        ..MIDWAY_3
+    },
+    Config {
+        name: "midway: dropped proposals, lists in two steps, 3 generations",
+        split_lists: true,
+        drop: Drop::Proposals,
+        ..MIDWAY_3
     },
     Config { name: "all of it from midway", start: Start::Midway, ..ALL_OF_IT },
     Config { name: "swept sessions", sweep_sessions: true, ..BASE },
@@ -283,10 +315,5 @@ pub const SPARE: &[Spare] = &[
 impl Case {
     pub fn broken(&self) -> Config {
         self.besides.iter().fold(self.config.without(self.rule), |c, &rule| c.without(rule))
-    }
-
-    /// The same with the rule in force.
-    pub fn whole(&self) -> Config {
-        self.besides.iter().fold(self.config, |c, &rule| c.without(rule))
     }
 }
