@@ -112,17 +112,17 @@ fn assert_seeds(class: Class, seeds: Range<u64>) {
 
 #[test]
 fn writers() {
-    assert_seeds(Class::Writers, 0..300);
+    assert_seeds(Class::Writers, 0..700);
 }
 
 #[test]
 fn directories() {
-    assert_seeds(Class::Directories, 0..150);
+    assert_seeds(Class::Directories, 0..300);
 }
 
 #[test]
 fn prune_beside_writers() {
-    assert_seeds(Class::Prune, 0..300);
+    assert_seeds(Class::Prune, 0..800);
 }
 
 #[test]
