@@ -61,7 +61,7 @@ impl Repo {
             })
             .transpose()?;
         if let Some(cache) = &cache {
-            check_roster(cache, &roster, roster_hash)?;
+            check_roster(&*store, cache, &roster, roster_hash)?;
         }
         let signing = bundle.signing_key();
         let (id_key, refid_key) = (bundle.keys.id_key(), bundle.keys.refid_key());

@@ -13,6 +13,8 @@ use crate::format::id::{SessionId, hash};
 use crate::format::roster::Roster;
 use crate::repo::Repo;
 use crate::repo::control::Liveness;
+use crate::repo::records::object_name;
+use crate::store::Store;
 use crate::watch::{Problem, ProblemKind, Watch};
 
 /// Snapshots remembered: 4 MiB. Of more, those with the lowest ids are forgotten, which are no special ones.
@@ -67,7 +69,12 @@ fn path(cache: &Path) -> PathBuf {
 }
 
 /// Holds the roster that the store shows to the newest that this client has seen, and remembers it.
-pub(super) fn check_roster(cache: &Path, roster: &Roster, roster_hash: [u8; 32]) -> Result<()> {
+pub(super) fn check_roster(
+    store: &dyn Store,
+    cache: &Path,
+    roster: &Roster,
+    roster_hash: [u8; 32],
+) -> Result<()> {
     let mut seen = Seen::read(cache);
     if roster.number < seen.roster {
         let (newest, seen) = (roster.number, seen.roster);
@@ -78,11 +85,18 @@ pub(super) fn check_roster(cache: &Path, roster: &Roster, roster_hash: [u8; 32])
         let what = format!("roster {} is another than this client has seen", seen.roster);
         return Err(Error::Rollback { what });
     }
-    if roster.number > seen.roster {
+    if roster.number > seen.roster && is_durable(store, [Roster::name(roster.number)]) {
         (seen.roster, seen.roster_hash) = (roster.number, roster_hash);
         seen.write(cache);
     }
     Ok(())
+}
+
+/// Visible is not yet durable: what a power loss may still take away must not be missed later. Where it cannot be made
+/// durable, on a store that is read-only for us, it is not remembered.
+fn is_durable(store: &dyn Store, names: impl IntoIterator<Item = String>) -> bool {
+    let names: Result<Vec<_>> = names.into_iter().map(|name| object_name(&name)).collect();
+    names.is_ok_and(|names| store.make_durable(&mut names.iter()).is_ok())
 }
 
 impl Repo {
@@ -91,7 +105,8 @@ impl Repo {
     pub(crate) fn vanished(&self) -> Result<Vec<SessionId>> {
         let Some(cache) = self.cache() else { return Ok(Vec::new()) };
         let before = Seen::read(cache);
-        let Liveness { live, dead } = self.liveness()?;
+        let Liveness { mut live, dead } = self.liveness()?;
+        live.sort_unstable();
         let there: BTreeSet<SessionId> = live.iter().chain(&dead).copied().collect();
         let mut vanished = Vec::new();
         for id in before.snapshots.difference(&there) {
@@ -100,7 +115,12 @@ impl Repo {
             }
         }
         let mut now = before.clone();
-        now.snapshots = live.into_iter().chain(vanished.iter().copied()).collect();
+        now.snapshots.retain(|id| live.binary_search(id).is_ok() || vanished.contains(id));
+        let fresh = live.into_iter().filter(|id| !before.snapshots.contains(id));
+        let fresh: Vec<SessionId> = fresh.collect();
+        if is_durable(&**self.store(), fresh.iter().map(|id| format!("snapshots/{id}"))) {
+            now.snapshots.extend(fresh);
+        }
         while now.snapshots.len() > SNAPSHOTS_MAX {
             now.snapshots.pop_first();
         }
