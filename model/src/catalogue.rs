@@ -216,7 +216,11 @@ pub const NEEDED: &[Case] = &[
         Config { fences: false, writers: [1, 1], start: Start::Midway, ..LISTS_DROPPED },
     ),
     case(Rule::ParentLookedUp, ONE_WRITER),
-    case(Rule::UnlookedNeedsDecided, Config { unlooked: true, ..MIDWAY }),
+    Case {
+        rule: Rule::UnlookedNeedsDecided,
+        besides: &[Rule::UnnamedLives],
+        config: Config { unlooked: true, ..MIDWAY },
+    },
     case(Rule::UnlookedNeedsLiving, Config { unlooked: true, ..ONE_WRITER }),
     case(Rule::AdoptedLookedUp, Config { restarts: 1, fences: true, ..ONE_WRITER }),
     case(
@@ -238,6 +242,18 @@ pub const NEEDED: &[Case] = &[
     case(Rule::WaitsForOpen, ONE_WRITER),
     case(Rule::SessionsAfterProposal, ONE_WRITER),
     case(Rule::SecondRead, ONE_WRITER),
+    case(
+        Rule::UnnamedLives,
+        Config {
+            writers: [0, 0],
+            damage: 1,
+            forgets: 2,
+            holds: true,
+            generations: 1,
+            liveness: false,
+            ..TWICE
+        },
+    ),
     case(Rule::Rescue, ONE_WRITER),
     case(Rule::RunRescue, Config { merges: true, ..ONE_WRITER }),
     case(Rule::SingleVerdict, MIDWAY),
@@ -278,6 +294,11 @@ pub const SPARE: &[Spare] = &[
         rule: Rule::ListsPacks,
         why: "verdicts stay; the listing protects against packs that were lost otherwise",
         config: ONE_WRITER,
+    },
+    Spare {
+        rule: Rule::UnlookedNeedsDecided,
+        why: "a parent that is forgotten after the proposal counts as live for its verdict",
+        config: Config { unlooked: true, generations: 3, ..MIDWAY },
     },
     Spare {
         rule: Rule::OpenSessionsStay,
