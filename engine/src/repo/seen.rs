@@ -99,8 +99,8 @@ impl Repo {
     pub(crate) fn vanished(&self) -> Result<Vec<SessionId>> {
         let Some(cache) = self.cache() else { return Ok(Vec::new()) };
         let before = Seen::read(cache);
-        let Liveness { live, dead } = self.liveness()?;
-        let there: BTreeSet<SessionId> = live.iter().chain(&dead).copied().collect();
+        let Liveness { live, dead, doomed } = self.liveness()?;
+        let there: BTreeSet<SessionId> = live.iter().chain(&dead).chain(&doomed).copied().collect();
         let mut vanished = Vec::new();
         for id in before.snapshots.difference(&there) {
             if !self.is_forgotten(id)? && !self.is_doomed(id)? {
