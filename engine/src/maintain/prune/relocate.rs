@@ -221,7 +221,8 @@ impl<'a> Mover<'a> {
         let group = group(source);
         let open = self.lanes.get(&group);
         let full = open.is_some_and(|pack| pack.len_with(frame) > repo.file().pack_size);
-        // Two source packs may both hold it, say one that an earlier prune moved it to, and a pack holds it once.
+        // Two source packs may both hold it, say one that an earlier prune moved it to, and a pack
+        // holds it once.
         let again = open.is_some_and(|pack| pack.holds(frame));
         if (full || again)
             && let Some(pack) = self.lanes.remove(&group)

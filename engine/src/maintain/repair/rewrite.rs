@@ -159,8 +159,12 @@ impl<'a> Walk<'a> {
                 let path = [&level.path[..], b"/", &node.entry.name].concat();
                 match node.child {
                     Some(child) if !self.whole.contains(&child) => {
-                        let opened =
-                            if depth > TREE_DEPTH_MAX { None } else { self.open(child, path)? };
+                        let opened = if depth > TREE_DEPTH_MAX {
+                            self.lost.push(path);
+                            None
+                        } else {
+                            self.open(child, path)?
+                        };
                         level.pending = opened.is_some().then_some(node);
                         level.changed |= opened.is_none();
                         levels.extend(opened);
