@@ -187,6 +187,13 @@ fn what_a_client_remembers_is_durable() {
     assert_plan(&[(&KEY, &[Step::Backup]), (&ADMIN, &[Step::Prune, Step::Prune])], &plan);
 }
 
+/// Prune seed 156: of two owners who add keys, one hears of its own roster that it exists; it is not added twice.
+#[test]
+fn a_roster_that_is_ours_was_written() {
+    let plan = [Planned { call: Call::Put, name: "roster", fault: Fault::Echo }];
+    assert_plan(&[(&KEY, &[Step::AddKey, Step::Backup])], &plan);
+}
+
 /// The same for rosters: what is signed cites the newest, and cannot be read without it.
 #[test]
 fn the_roster_that_a_record_cites_is_durable() {

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use strongroom::backup::{self, BackupOptions, Source};
 use strongroom::env::{Env, TimeNs};
 use strongroom::error::Error;
+use strongroom::format::id::SessionId;
 use strongroom::format::slot::{KeyFileSecret, Role, Unlock};
 use strongroom::maintain::check::{self, CheckOptions};
 use strongroom::maintain::forget::{self, ForgetOptions};
@@ -93,7 +94,12 @@ impl Client {
         let mut rng = Rng::new(shared.seed, 1 + store.client as u64);
         let cache = shared.place.join(format!("cache{}", part.cache_of));
         let cache = (part.in_order || !rng.chance(3_000)).then_some(cache);
-        let tree = sources::draw(&mut rng, shared.streams);
+        let mut tree = sources::draw(&mut rng, shared.streams);
+        // What was backed up before, and may be forgotten just now, is needed again.
+        let known: Vec<_> = shared.record().backups.iter().map(|b| b.tree.clone()).collect();
+        if shared.streams && !known.is_empty() && rng.chance(6_000) {
+            tree = Tree::clone(&known[rng.below(known.len())]);
+        }
         let on_disk = Tree::new();
         Self { shared, store, part, rng, cache, tree, on_disk, behind: true, times: 0, skew: 0 }
     }
@@ -256,15 +262,31 @@ impl Client {
         if snapshots.is_empty() {
             return Ok("nothing to forget".to_owned());
         }
-        let info = self.rng.pick(&snapshots);
-        let place = Record::place(&info.snapshot.tags);
-        self.shared.record().backups[place].forget.perhaps += 1;
+        // One, or many at once: what is left then is needed by few.
+        let many = self.rng.chance(5_000);
+        let one = self.rng.below(snapshots.len());
+        let chosen = |(n, _): &(usize, &SnapshotInfo)| *n == one || (many && n % 2 == 0);
+        let chosen: Vec<&SnapshotInfo> =
+            snapshots.iter().enumerate().filter(chosen).map(|(_, info)| info).collect();
+        let places: Vec<usize> =
+            chosen.iter().map(|info| Record::place(&info.snapshot.tags)).collect();
+        let each = |change: &dyn Fn(&mut Told)| {
+            let mut record = self.shared.record();
+            places.iter().for_each(|place| change(&mut record.backups[*place].forget));
+        };
+        each(&|told| told.perhaps += 1);
         let options = ForgetOptions { reason: "sim".to_owned(), ..ForgetOptions::default() };
-        let report = forget::run(&repo, &[info.id], &options, &Tally::default())?;
-        let told = &mut self.shared.record().backups[place].forget;
-        told.perhaps -= 1;
-        told.done |= report.forgotten > 0;
-        Ok(format!("b{place}: {} forgotten", report.forgotten))
+        let ids: Vec<SessionId> = chosen.iter().map(|info| info.id).collect();
+        let report = forget::run(&repo, &ids, &options, &Tally::default())?;
+        let all = report.forgotten == ids.len() as u64;
+        // If some are held, it is not looked at which.
+        if all || report.forgotten == 0 {
+            each(&|told| {
+                told.perhaps -= 1;
+                told.done |= all;
+            });
+        }
+        Ok(format!("{places:?}: {} forgotten", report.forgotten))
     }
 
     /// Holds any snapshot that ever was committed, forgotten or not.

@@ -160,7 +160,10 @@ impl Mix {
         }
         let mut left = rng.next() % 10_000;
         for fault in FAULTS {
-            let rate = u64::from(self.rates[fault as usize]);
+            // A writer is at its most vulnerable between what it has looked up and what it commits.
+            let writes = matches!(call, Call::Stage | Call::Commit | Call::Put);
+            let factor = if fault == Fault::Stall && writes { 8 } else { 1 };
+            let rate = u64::from(self.rates[fault as usize]) * factor;
             if call.meets(fault) {
                 if left < rate {
                     return Some(fault);

@@ -122,8 +122,13 @@ pub fn run(class: Class, seed: u64, place: &Path) -> Outcome {
     if class == Class::Rot {
         mix = mix.with(Fault::Rot, 1_000);
     }
-    let beginning = rng.pick(beginnings());
-    let parts = cast(class, &mut rng);
+    let mut beginning = rng.pick(beginnings());
+    let mut parts = cast(class, &mut rng);
+    if class == Class::Prune && rng.chance(2_500) {
+        mix = Mix::none().with(Fault::Stall, 300);
+        beginning = beginnings().last().expect("there are some");
+        parts = race(&mut rng);
+    }
     let power_loss = mix.rate(Fault::PowerLoss) > 0 && rng.chance(5_000);
     act(class, seed, place, Scene { beginning, parts, mix, power_loss, rng })
 }
@@ -142,6 +147,23 @@ pub fn run_plan(parts: &[(&KeyFileSecret, &[Step])], plan: &[Planned], place: &P
     let parts = parts.iter().enumerate().map(part).collect();
     let mix = Mix::planned(plan);
     act(Class::Prune, 0, place, Scene { beginning, parts, mix, power_loss: true, rng })
+}
+
+/// The one race that all of this is about: what was forgotten is needed again by a writer that stalls, while it is
+/// deleted.
+fn race(rng: &mut Rng) -> Vec<Part> {
+    let steps: [&[Step]; 4] = [
+        &[Step::Backup, Step::Backup],
+        &[Step::Backup],
+        &[Step::Forget, Step::Prune, Step::Prune],
+        &[Step::Prune, Step::Forget, Step::Prune],
+    ];
+    let part = |(me, steps): (usize, &&[Step])| {
+        let key = if me < 2 { KEY } else { rng.pick(&[KEY, ADMIN]).clone() };
+        let (operations, steps) = (steps.len(), steps.to_vec());
+        Part { key, steps, operations, in_order: true, cache_of: me, cache_shared: false }
+    };
+    steps.iter().enumerate().map(part).collect()
 }
 
 /// All that a run depends on.
@@ -167,10 +189,14 @@ fn act(class: Class, seed: u64, place: &Path, scene: Scene) -> Outcome {
     });
     let verify_rng = rng.next();
     let world = World::new(beginning.objects.clone(), parts.len(), mix, FUTURE_NS, rng);
+    let client = |(me, part)| {
+        let store = SimStore { world: world.clone(), client: me };
+        Client::new(shared.clone(), store, part)
+    };
+    // All of them before the first begins.
+    let clients: Vec<Client> = parts.into_iter().enumerate().map(client).collect();
     std::thread::scope(|scope| {
-        for (me, part) in parts.into_iter().enumerate() {
-            let store = SimStore { world: world.clone(), client: me };
-            let client = Client::new(shared.clone(), store, part);
+        for client in clients {
             scope.spawn(move || client.run());
         }
     });

@@ -16,7 +16,7 @@ pub type Tree = BTreeMap<String, Vec<usize>>;
 /// Files by name, and their content.
 pub type Picture = BTreeMap<String, Vec<u8>>;
 
-const PIECES: usize = 10;
+const PIECES: usize = 16;
 /// The only file of a stream.
 pub const STREAM: &str = "stream";
 const FILES: [&str; 4] = ["a", "b", "c", "d"];
@@ -25,7 +25,7 @@ const FILES: [&str; 4] = ["a", "b", "c", "d"];
 fn pieces() -> &'static [Vec<u8>] {
     static POOL: OnceLock<Vec<Vec<u8>>> = OnceLock::new();
     POOL.get_or_init(|| {
-        let len = |k: usize| if k < 2 { 1_500 } else { 7_000 + k * 1_700 };
+        let len = |k: usize| if k < 2 { 1_500 } else { 7_000 + k * 1_000 };
         (0..PIECES).map(|k| noise(k as u64, len(k))).collect()
     })
 }

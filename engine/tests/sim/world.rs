@@ -332,7 +332,7 @@ impl State {
                 return None;
             }
             Fault::Stall => {
-                let steps = *self.rng.pick(&[20, 100, 500]);
+                let steps = *self.rng.pick(&[20, 100, 500, 2_000]);
                 self.turns[me].stalled_until = self.step + self.rng.below(steps) as u64;
                 self.counts[Fault::Stall as usize] += 1;
                 return None;
