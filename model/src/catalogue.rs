@@ -14,6 +14,7 @@ const MIRRORED: Config =
     Config { packs: &[FULL_0, FULL_1, DELTA_0 | DELTA_1], snapshots: &[3, 0, 0], ..ONE_WRITER };
 const HOLDS: Config = Config { holds: true, ..ONE_WRITER };
 const MIDWAY: Config = Config { start: Start::Midway, liveness: true, ..BASE };
+const MIDWAY_3: Config = Config { generations: 3, ..MIDWAY };
 const SLOW_LIST: Config = Config {
     start: Start::SlowList,
     packs: &[FULL_0, FULL_0],
@@ -133,6 +134,37 @@ pub const LARGE: &[Config] = &[
         drop: Drop::Proposals,
         ..BASE
     },
+    Config {
+        name: "midway: deltas, 3 generations",
+        writers: [1, 3],
+        deltas: true,
+        packs: &[FULL_0, DELTA_1],
+        snapshots: &[1, 2],
+        ..MIDWAY_3
+    },
+    Config { name: "midway: merged runs, 3 generations", merges: true, ..MIDWAY_3 },
+    Config {
+        name: "midway: moved frames, 3 generations",
+        packs: &[FULL_0 | FULL_1],
+        snapshots: &[3],
+        moves: true,
+        ..MIDWAY_3
+    },
+    Config { name: "midway: adoption, 3 generations", restarts: 1, ..MIDWAY_3 },
+    Config { name: "midway: holds, 3 generations", holds: true, ..MIDWAY_3 },
+    Config {
+        name: "midway: damage, 3 generations",
+        damage: 1,
+        packs: &[FULL_0, FULL_0],
+        snapshots: &[1, 1],
+        ..MIDWAY_3
+    },
+    Config {
+        name: "midway: dropped proposals, lists in two steps, 3 generations",
+        split_lists: true,
+        drop: Drop::Proposals,
+        ..MIDWAY_3
+    },
     Config { name: "all of it from midway", start: Start::Midway, ..ALL_OF_IT },
     Config { name: "swept sessions", sweep_sessions: true, ..BASE },
     Config { name: "late puts, deletes as steps", flicker: false, duplicates: 2, ..BASE },
@@ -184,7 +216,11 @@ pub const NEEDED: &[Case] = &[
         Config { fences: false, writers: [1, 1], start: Start::Midway, ..LISTS_DROPPED },
     ),
     case(Rule::ParentLookedUp, ONE_WRITER),
-    case(Rule::UnlookedNeedsDecided, Config { unlooked: true, ..MIDWAY }),
+    Case {
+        rule: Rule::UnlookedNeedsDecided,
+        besides: &[Rule::UnnamedLives],
+        config: Config { unlooked: true, ..MIDWAY },
+    },
     case(Rule::UnlookedNeedsLiving, Config { unlooked: true, ..ONE_WRITER }),
     case(Rule::AdoptedLookedUp, Config { restarts: 1, fences: true, ..ONE_WRITER }),
     case(
@@ -206,6 +242,18 @@ pub const NEEDED: &[Case] = &[
     case(Rule::WaitsForOpen, ONE_WRITER),
     case(Rule::SessionsAfterProposal, ONE_WRITER),
     case(Rule::SecondRead, ONE_WRITER),
+    case(
+        Rule::UnnamedLives,
+        Config {
+            writers: [0, 0],
+            damage: 1,
+            forgets: 2,
+            holds: true,
+            generations: 1,
+            liveness: false,
+            ..TWICE
+        },
+    ),
     case(Rule::Rescue, ONE_WRITER),
     case(Rule::RunRescue, Config { merges: true, ..ONE_WRITER }),
     case(Rule::SingleVerdict, MIDWAY),
@@ -248,6 +296,11 @@ pub const SPARE: &[Spare] = &[
         config: ONE_WRITER,
     },
     Spare {
+        rule: Rule::UnlookedNeedsDecided,
+        why: "a parent that is forgotten after the proposal counts as live for its verdict",
+        config: Config { unlooked: true, generations: 3, ..MIDWAY },
+    },
+    Spare {
         rule: Rule::OpenSessionsStay,
         why: "the verdict waits for them and rescues; it saves that work",
         config: MIDWAY,
@@ -283,10 +336,5 @@ pub const SPARE: &[Spare] = &[
 impl Case {
     pub fn broken(&self) -> Config {
         self.besides.iter().fold(self.config.without(self.rule), |c, &rule| c.without(rule))
-    }
-
-    /// The same with the rule in force.
-    pub fn whole(&self) -> Config {
-        self.besides.iter().fold(self.config, |c, &rule| c.without(rule))
     }
 }

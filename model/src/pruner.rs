@@ -229,7 +229,10 @@ impl Protocol {
 
     fn mark(&self, next: &mut State, number: usize, held: u8) {
         let pruner = next.pruners[number];
-        let live = pruner.live & (!pruner.dead | held);
+        let again = matches!(pruner.pc, SNAPSHOTS_AGAIN | HOLDS_AGAIN);
+        let unnamed = again && self.on(Rule::UnnamedLives);
+        let unnamed = if unnamed { !pruner.plan[SNAPSHOTS] } else { 0 };
+        let live = pruner.live & (!pruner.dead | held | unnamed);
         let need = bits(live).fold(0, |all, s| all | next.needs[s]);
         let dead = pruner.live & !live;
         next.pruners[number] = match pruner.pc {

@@ -46,6 +46,7 @@ rules! {
     OpenSessionRecords: "session records are deleted only when the session is closed",
     RetiredReadAgain: "retired/ is listed again for the verdict",
     SecondRead: "snapshots are read again for the verdict",
+    UnnamedLives: "for the verdict only those snapshots are dead that the proposal names",
     Rescue: "a live chunk whose every sound copy is proposed is rescued",
     RunRescue: "so is a run that alone names a pack that stays",
     SingleVerdict: "a generation has one verdict; whoever comes second follows it",
