@@ -122,6 +122,7 @@ fn lost_and_rotten_runs_come_back() {
         let report = repaired(&repo, false);
         assert_eq!(report.packs_named, names(&store, "packs/").len() as u64);
         assert_eq!((dry.packs_named, report.snapshots.len()), (report.packs_named, 0));
+        assert_eq!((dry.snapshots.len(), dry.left), (0, vec![]));
         assert_eq!(report.runs_damaged == 0, is_lost);
         assert_eq!(check_with(&repo, &READ_DATA).damages, []);
         bench.assert_whole(&repo);

@@ -24,10 +24,12 @@ mod salvage;
 use std::time::Instant;
 
 use crate::error::{Error, Result};
-use crate::format::id::SessionId;
+use crate::format::id::{ObjectHash, SessionId, hash};
 use crate::format::seal::Recipient;
 use crate::format::slot::Role;
 use crate::repo::Repo;
+use crate::repo::despite::Despite;
+use crate::repo::lookup::Index;
 use crate::watch::{Problem, ProblemKind, Watch};
 
 #[derive(Debug, Clone, Default)]
@@ -67,9 +69,20 @@ struct Repair<'a> {
     repo: &'a Repo,
     options: &'a RepairOptions,
     watch: &'a dyn Watch,
+    /// Payloads of index runs that a dry run has not written.
+    unwritten: Vec<Vec<u8>>,
 }
 
 impl Repair<'_> {
+    /// The index as far as it can be read, with what a dry run would have written.
+    fn index(&self) -> Result<Index> {
+        let (index, _) = self.repo.index_despite(Despite::Runs)?;
+        for payload in &self.unwritten {
+            index.add(&ObjectHash(hash(payload)), payload.clone())?;
+        }
+        Ok(index)
+    }
+
     fn go_on(&self) -> Result<()> {
         if self.watch.cancelled() { Err(Error::Interrupted) } else { Ok(()) }
     }
@@ -98,9 +111,9 @@ impl Repair<'_> {
 pub fn run(repo: &Repo, options: &RepairOptions, watch: &dyn Watch) -> Result<RepairReport> {
     repo.needs_admin()?;
     let started = Instant::now();
-    let repair = Repair { repo, options, watch };
+    let mut repair = Repair { repo, options, watch, unwritten: Vec::new() };
     let mut report = RepairReport::default();
-    runs::rebuild(&repair, &mut report)?;
+    repair.unwritten = runs::rebuild(&repair, &mut report)?;
     let roots = losses::roots(&repair, &mut report)?;
     let salvaged = salvage::salvage(&repair, &roots, &mut report)?;
     rewrite::rewrite(&repair, roots, &salvaged, &mut report)?;

@@ -10,7 +10,6 @@ use crate::format::record::Kind;
 use crate::format::snapshot::{Directory, Snapshot};
 use crate::format::tree::{Entry, EntryKind, RefsNode, TREE_DEPTH_MAX};
 use crate::repo::SnapshotInfo;
-use crate::repo::despite::Despite;
 use crate::repo::fetch::Fetcher;
 use crate::repo::packer::Packer;
 use crate::repo::session::Session;
@@ -28,7 +27,7 @@ pub fn rewrite(
     report: &mut RepairReport,
 ) -> Result<()> {
     let repo = repair.repo;
-    let (index, _) = repo.index_despite(Despite::Runs)?;
+    let index = repair.index()?;
     let fetcher = Fetcher::new(repo, &index);
     let held: HashSet<SessionId> = repo.holds()?.into_iter().map(|hold| hold.snapshot).collect();
     let mut whole = HashSet::new();
@@ -46,8 +45,11 @@ pub fn rewrite(
             continue;
         }
         let mut walk = Walk::new(repair, &fetcher, &info, salvaged, &mut whole);
-        let kept = walk.run(None)?;
-        let lost = walk.lost;
+        walk.run(None)?;
+        if walk.lost.is_empty() {
+            continue;
+        }
+        let (kept, lost) = look_again(repair, &info, salvaged)?;
         if lost.is_empty() {
             continue;
         }
@@ -61,10 +63,26 @@ pub fn rewrite(
         }
         report.snapshots.push(repaired);
     }
+    Ok(())
+}
+
+/// A listing is not atomic, and while it went on a prune may have moved a frame: what seems to be lost is looked for
+/// with a fresh one before anyone believes it.
+fn look_again(
+    repair: &Repair,
+    info: &SnapshotInfo,
+    salvaged: &HashSet<ChunkId>,
+) -> Result<(Option<Directory>, Vec<Vec<u8>>)> {
+    let index = repair.index()?;
+    let fetcher = Fetcher::new(repair.repo, &index);
+    let mut whole = HashSet::new();
+    let mut walk = Walk::new(repair, &fetcher, info, salvaged, &mut whole);
+    let kept = walk.run(None)?;
+    let lost = walk.lost;
     if !repair.options.dry_run {
         fetcher.record_damage(Vec::new(), "repair")?;
     }
-    Ok(())
+    Ok((kept, lost))
 }
 
 /// A session of its own: announced before anything is looked up, as every writer does.
@@ -72,13 +90,16 @@ fn replace(repair: &Repair, info: &SnapshotInfo, lost: &[Vec<u8>]) -> Result<Opt
     let repo = repair.repo;
     let session = Session::new(repo)?;
     session.announce(repo, &[])?;
-    let (index, _) = repo.index_despite(Despite::Runs)?;
+    let index = repair.index()?;
     let fetcher = Fetcher::new(repo, &index);
     let packer = Packer::new(repo, &session, &index, false);
     let (salvaged, mut whole) = (HashSet::new(), HashSet::new());
     let mut walk = Walk::new(repair, &fetcher, info, &salvaged, &mut whole);
     let root = walk.run(Some(Nodes::new(repo, &index, &packer)))?;
-    let Some(root) = root else { return Ok(None) };
+    let Some(root) = root.filter(|_| walk.lost == lost) else {
+        let cause = "what it has changed while it was repaired: run it again".to_owned();
+        return Err(Error::Damaged { what: format!("snapshots/{}", info.id), cause });
+    };
     packer.finish()?;
     let (sequence, previous) = repo.chain()?;
     let old = &info.snapshot;

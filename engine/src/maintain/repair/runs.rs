@@ -1,5 +1,6 @@
-//! Index runs made again from packs: those that are there, complete, of a session that has ended,
-//! and that no run which can be read names.
+//! Index runs made again from packs: those that are there, complete, and that no run which can be
+//! read names. Also those of sessions that still run, or died: others may rely on them already, and
+//! a pack that is named twice harms nobody.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -22,7 +23,8 @@ use crate::repo::segment::Segment;
 use super::losses::names;
 use super::{Repair, RepairReport};
 
-pub fn rebuild(repair: &Repair, report: &mut RepairReport) -> Result<()> {
+/// Payloads that a dry run would have written are the answer.
+pub fn rebuild(repair: &Repair, report: &mut RepairReport) -> Result<Vec<Vec<u8>>> {
     let repo = repair.repo;
     let (index, passed_over) = repo.index_despite(Despite::Runs)?;
     for (name, cause) in passed_over.told() {
@@ -38,7 +40,7 @@ pub fn rebuild(repair: &Repair, report: &mut RepairReport) -> Result<()> {
     let mut unnamed: Vec<(PackId, u64)> = packs
         .listed
         .iter()
-        .filter(|(id, _)| !named.contains(*id) && !packs.condemned.contains(*id))
+        .filter(|(id, _)| !named.contains(*id) && !packs.doomed.contains(*id))
         .map(|(id, len)| (*id, *len))
         .collect();
     unnamed.sort_unstable();
@@ -48,12 +50,10 @@ pub fn rebuild(repair: &Repair, report: &mut RepairReport) -> Result<()> {
         repair.go_on()?;
         let name = pack_name(&id);
         match authors.describe(id, len) {
-            Ok(Some((row, directory))) => {
+            Ok((row, directory)) => {
                 report.packs_named += 1;
                 builder.take(row, &directory)?;
             }
-            // Its session may still write the run itself.
-            Ok(None) => {}
             Err(error @ (Error::Format { .. } | Error::Damaged { .. })) => {
                 let why = format!("no run names it, and its directory cannot be read: {error}");
                 repair.notice(name.as_str(), &why);
@@ -71,11 +71,18 @@ struct Building<'a> {
     builder: RunBuilder,
     packs: Vec<PackId>,
     chunks: u64,
+    unwritten: Vec<Vec<u8>>,
 }
 
 impl<'a> Building<'a> {
     fn new(repair: &'a Repair<'a>) -> Self {
-        Self { repair, builder: RunBuilder::new(), packs: Vec::new(), chunks: 0 }
+        Self {
+            repair,
+            builder: RunBuilder::new(),
+            packs: Vec::new(),
+            chunks: 0,
+            unwritten: Vec::new(),
+        }
     }
 
     fn take(&mut self, row: PackRow, directory: &Directory) -> Result<()> {
@@ -89,8 +96,9 @@ impl<'a> Building<'a> {
         Ok(())
     }
 
-    fn finish(mut self) -> Result<()> {
-        self.write()
+    fn finish(mut self) -> Result<Vec<Vec<u8>>> {
+        self.write()?;
+        Ok(self.unwritten)
     }
 
     /// The packs are durable before a run names them.
@@ -98,7 +106,11 @@ impl<'a> Building<'a> {
         let builder = std::mem::take(&mut self.builder);
         let packs = std::mem::take(&mut self.packs);
         self.chunks = 0;
-        if packs.is_empty() || self.repair.options.dry_run {
+        if packs.is_empty() {
+            return Ok(());
+        }
+        if self.repair.options.dry_run {
+            self.unwritten.push(builder.finish());
             return Ok(());
         }
         let repo = self.repair.repo;
@@ -117,8 +129,7 @@ struct Authors<'a> {
 }
 
 impl Authors<'_> {
-    /// `None`: its session has not ended.
-    fn describe(&mut self, id: PackId, len: u64) -> Result<Option<(PackRow, Directory)>> {
+    fn describe(&mut self, id: PackId, len: u64) -> Result<(PackRow, Directory)> {
         let repo = self.repair.repo;
         let name = pack_name(&id);
         let directory = repo.pack_directory(&id, len)?;
@@ -126,12 +137,6 @@ impl Authors<'_> {
         repo.store().get_range(&name, 0, &mut head)?;
         let header = PackHeader::from_bytes(&head)
             .map_err(|source| Error::Format { name: name.to_string(), source })?;
-        let session = header.session;
-        if repo.exists(&format!("sessions/{session}"))?
-            && !repo.exists(&format!("snapshots/{session}"))?
-        {
-            return Ok(None);
-        }
         // Moved frames are of the sessions that sealed them, not of the one that moved them.
         let mut authors = HashSet::new();
         for row in &directory.contexts {
@@ -148,7 +153,7 @@ impl Authors<'_> {
         if !self.is_proven(row, &directory)? {
             row.author = IdentityId::ROOT;
         }
-        Ok(Some((row, directory)))
+        Ok((row, directory))
     }
 
     /// Whoever holds the INDEX key can write a pack that looks like another's, with chunk ids that

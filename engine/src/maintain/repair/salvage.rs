@@ -14,7 +14,6 @@ use crate::format::record::Kind;
 use crate::format::seal::Context;
 use crate::format::session::{Session, Tombstone};
 use crate::repo::SnapshotInfo;
-use crate::repo::despite::Despite;
 use crate::repo::fetch::{Fetcher, FrameAt};
 use crate::repo::lookup::{Copy, Index};
 use crate::repo::pack_file::{FinishedPack, OpenPack, PackFrame};
@@ -39,7 +38,7 @@ pub fn salvage(
     report: &mut RepairReport,
 ) -> Result<HashSet<ChunkId>> {
     let repo = repair.repo;
-    let (index, _) = repo.index_despite(Despite::Runs)?;
+    let index = repair.index()?;
     let fetcher = Fetcher::new(repo, &index);
     let mut finder = Finder::new(repair, &fetcher);
     let mut found: Vec<Found> = Vec::new();
