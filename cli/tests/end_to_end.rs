@@ -384,6 +384,29 @@ fn a_flipped_bit_in_a_pack_is_found_and_healed() {
     assert_same_tree(&source, &lands);
 }
 
+#[test]
+fn a_lost_index_is_repaired() {
+    let bench = Bench::with_repository();
+    let snapshot = bench.backed_up();
+    let index = bench.path("repo/index");
+    fs::remove_dir_all(&index).unwrap();
+    // A client that has no copy of it.
+    fs::remove_dir_all(bench.path("cache")).unwrap();
+    bench.run(&["check"]).exits(14);
+    bench.run(&["repair", "--dry-run"]).exits(0);
+    assert!(!index.exists(), "a dry run writes nothing");
+    let done = bench.run(&["repair", "--json", "--reason", "lost"]).exits(0);
+    assert_eq!(done.objects("repair")[0]["snapshots"], 0);
+    bench.run(&["check", "--read-data"]).exits(0);
+    let target = bench.path("whole");
+    bench.run(&["restore", &snapshot, "--target", target.to_str().unwrap()]).exits(0);
+    let source = bench.source();
+    assert_same_tree(
+        &source,
+        &target.join(source.canonicalize().unwrap().strip_prefix("/").unwrap()),
+    );
+}
+
 fn largest_file(folder: &Path) -> PathBuf {
     let mut files = Vec::new();
     let mut folders = vec![folder.to_owned()];

@@ -296,6 +296,9 @@ fn killed_at_any_moment_nothing_committed_is_lost() {
             _ => bench.kill_prune(usual),
         }
         bench.verify(round);
+        if round % 25 == 24 {
+            println!("{} of {rounds}: {:?}", round + 1, bench.kills);
+        }
         if round % 4 == 1 {
             // It goes on from what the killed ones left.
             bench.edit();

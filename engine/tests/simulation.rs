@@ -13,9 +13,16 @@ use std::time::Instant;
 use sim::client::Step;
 use sim::faults::{Call, Counts, Fault, Planned};
 use sim::world::told;
-use sim::{Class, Outcome};
+use sim::{ADMIN, Class, Outcome};
+use strongroom::env::Env;
 use strongroom::format::slot::KeyFileSecret;
-use support::KEY;
+use strongroom::maintain::check::{self, CheckOptions};
+use strongroom::maintain::forget::{self, ForgetOptions};
+use strongroom::maintain::prune::{self, PruneOptions};
+use strongroom::repo::Repo;
+use strongroom::store::{ObjectName, Store};
+use strongroom::watch::Tally;
+use support::{FUTURE_NS, KEY, back_up, new_store, open};
 
 /// Memory if there is any: thousands of tiny files come and go.
 fn place() -> PathBuf {
@@ -105,17 +112,17 @@ fn assert_seeds(class: Class, seeds: Range<u64>) {
 
 #[test]
 fn writers() {
-    assert_seeds(Class::Writers, 0..300);
+    assert_seeds(Class::Writers, 0..700);
 }
 
 #[test]
 fn directories() {
-    assert_seeds(Class::Directories, 0..150);
+    assert_seeds(Class::Directories, 0..300);
 }
 
 #[test]
 fn prune_beside_writers() {
-    assert_seeds(Class::Prune, 0..300);
+    assert_seeds(Class::Prune, 0..800);
 }
 
 #[test]
@@ -166,6 +173,71 @@ fn what_a_snapshot_cites_is_durable() {
     let fault = Fault::AppliedButFailed;
     let plan = [Planned { call: Call::Put, name: "snapshots", fault }];
     assert_plan(&[(&KEY, &[Step::Backup, Step::Backup])], &plan);
+}
+
+/// Prune seed 20532: a client remembered a snapshot that was there and not durable, and took its loss for a rollback.
+#[test]
+fn what_a_client_remembers_is_durable() {
+    let plan = [
+        Planned { call: Call::Put, name: "snapshots", fault: Fault::AppliedButFailed },
+        // Only to wait for the first prune.
+        Planned { call: Call::List, name: "sessions", fault: Fault::Stall },
+        Planned { call: Call::Between, name: "", fault: Fault::PowerLoss },
+    ];
+    assert_plan(&[(&KEY, &[Step::Backup]), (&ADMIN, &[Step::Prune, Step::Prune])], &plan);
+}
+
+/// The same for rosters: what is signed cites the newest, and cannot be read without it.
+#[test]
+fn the_roster_that_a_record_cites_is_durable() {
+    let fault = Fault::AppliedButFailed;
+    let plan = [Planned { call: Call::Put, name: "roster", fault }];
+    assert_plan(&[(&KEY, &[Step::AddKey, Step::Backup])], &plan);
+}
+
+/// Writers seed 367: zeros in place of what a client remembers of its chain were cited by the next snapshot.
+#[test]
+fn a_torn_chain_file_is_not_believed() {
+    let env = Env::seeded(1, FUTURE_NS);
+    let store = new_store(&env);
+    let (cache, source) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let back_up = || back_up(&open(&store, Some(cache.path()), &env), source.path());
+    back_up();
+    let repo = open(&store, Some(cache.path()), &env);
+    let chain = repo.cache().unwrap().join("chain");
+    let len = std::fs::read(&chain).unwrap().len();
+    std::fs::write(&chain, vec![0; len]).unwrap();
+    back_up();
+    assert_clean(&open(&store, None, &env));
+}
+
+/// Prune seed 1059: a power loss undid the deletion of a forgotten snapshot, and not that of its seals.
+#[test]
+fn a_deleted_snapshot_that_comes_back_is_no_damage() {
+    let env = Env::seeded(2, FUTURE_NS);
+    let store = new_store(&env);
+    let source = tempfile::tempdir().unwrap();
+    let id = back_up(&open(&store, None, &env), source.path()).snapshot.unwrap();
+    let name = |folder: &str| ObjectName::new(&format!("{folder}/{id}")).unwrap();
+    let bytes = store.get(&name("snapshots"), u64::MAX).unwrap();
+    let repo = open(&store, None, &env);
+    let options = ForgetOptions { reason: "test".to_owned(), ..ForgetOptions::default() };
+    forget::run(&repo, &[id], &options, &Tally::default()).unwrap();
+    let options = PruneOptions { fence_after_ns: 0, ..PruneOptions::default() };
+    for _ in 0..4 {
+        prune::run(&repo, &options, &Tally::default()).unwrap();
+    }
+    for gone in ["snapshots", "seals"].map(name) {
+        assert!(store.get(&gone, u64::MAX).is_err(), "{gone} is still there");
+    }
+    store.put_if_absent(&name("snapshots"), &bytes).unwrap();
+    assert_clean(&repo);
+}
+
+fn assert_clean(repo: &Repo) {
+    let options = CheckOptions { read_data: true };
+    let report = check::run(repo, &options, &Tally::default()).unwrap();
+    assert_eq!(report.damages, []);
 }
 
 /// Seeds by the hour, for `scripts/simulate.sh`: `SIM_SECONDS` for each class, from `SIM_FROM` on. Findings are printed

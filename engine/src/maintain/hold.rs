@@ -18,8 +18,9 @@ pub fn add(repo: &Repo, snapshot: &SessionId, reason: &str) -> Result<HoldId> {
     let name = format!("holds/{id}");
     let body = repo.seal_record(Kind::Hold, &hold.to_cbor())?;
     repo.put_stated(Kind::Hold, &name, &body)?;
-    // Looked at after the hold is there: a verdict that we do not see has seen the hold.
-    match too_late(repo, snapshot) {
+    // Looked at after the hold is there: a verdict that we do not see has seen the hold. Twice: one
+    // listing may miss a proposal that is just being dropped, and its new verdict.
+    match too_late(repo, snapshot).and_then(|()| too_late(repo, snapshot)) {
         Ok(()) => Ok(id),
         Err(error) => {
             release(repo, &id, "it came too late")?;

@@ -151,6 +151,9 @@ pub fn run(repo: &Repo, options: &PruneOptions, watch: &dyn Watch) -> Result<Pru
 
 /// The newest proposal without a verdict: whoever made it may have died.
 fn newest_open(retired: &Retired) -> Option<u32> {
-    let mut open = retired.iter().rev().filter(|(_, generation)| generation.verdict.is_none());
+    let mut open = retired
+        .iter()
+        .rev()
+        .filter(|(_, generation)| generation.proposal.is_some() && generation.verdict.is_none());
     open.next().map(|(number, _)| *number)
 }

@@ -52,8 +52,16 @@ pub struct HoldInfo {
 #[derive(Debug, Default)]
 pub(crate) struct Liveness {
     pub live: Vec<SessionId>,
-    /// Forgotten and not held, or named by a verdict.
+    /// Forgotten and not held.
     pub dead: Vec<SessionId>,
+    /// Named by a verdict: being deleted, whatever else is said of it.
+    pub doomed: Vec<SessionId>,
+}
+
+impl Liveness {
+    pub fn all(&self) -> impl Iterator<Item = &SessionId> {
+        self.live.iter().chain(&self.dead).chain(&self.doomed)
+    }
 }
 
 impl Repo {
@@ -73,22 +81,27 @@ impl Repo {
         let (maybe, mut live): (Vec<_>, Vec<_>) =
             all.into_iter().partition(|id| forgotten.contains(id));
         if maybe.is_empty() {
-            return Ok(Liveness { live, dead: Vec::new() });
+            return Ok(Liveness { live, ..Liveness::default() });
         }
         let held: HashSet<SessionId> = self.holds()?.into_iter().map(|h| h.snapshot).collect();
         let retired = self.retired()?;
-        let doomed: HashSet<SessionId> = retired
+        let named: HashSet<SessionId> = retired
             .values()
             .filter_map(|generation| generation.verdict.as_ref())
             .flat_map(|verdict| verdict.doomed.snapshots.iter().copied())
             .collect();
-        let mut dead = Vec::new();
+        let (mut dead, mut doomed) = (Vec::new(), Vec::new());
         for id in maybe {
-            let gone = doomed.contains(&id) || (!held.contains(&id) && self.is_forgotten(&id)?);
-            if gone { &mut dead } else { &mut live }.push(id);
+            if named.contains(&id) {
+                doomed.push(id);
+            } else if !held.contains(&id) && self.is_forgotten(&id)? {
+                dead.push(id);
+            } else {
+                live.push(id);
+            }
         }
         live.sort_unstable();
-        Ok(Liveness { live, dead })
+        Ok(Liveness { live, dead, doomed })
     }
 
     /// A record that is rotten, forged, or of another snapshot hides nothing: the snapshot stays.
@@ -156,7 +169,8 @@ impl Repo {
         Ok(Some((body, read.author)))
     }
 
-    /// Every generation that is there. One whose records nobody entitled signed is void. A proposal
+    /// Every generation that is there. One whose records nobody entitled signed is void: it is
+    /// empty, and its number is taken all the same. A proposal
     /// or a verdict that cannot be read for another reason is an error: what it names must not be
     /// relied on.
     pub(crate) fn retired(&self) -> Result<Retired> {
@@ -173,7 +187,6 @@ impl Repo {
                 generation.proposal = self.proposal(number)?;
             }
         }
-        retired.retain(|_, found| found.proposal.is_some() || found.verdict.is_some());
         Ok(retired)
     }
 

@@ -81,8 +81,8 @@ impl Repo {
         self.index_telling(Despite::Runs, watch)
     }
 
-    /// The index for a prune, and the runs that have rotted: what they said is safe only if nothing that lives turns out
-    /// to be missing without them.
+    /// The index for a prune, and the runs that have rotted: what they said is safe only if nothing that lives turns
+    /// out to be missing without them.
     pub(crate) fn index_for_deleting(&self, watch: &dyn Watch) -> Result<(Index, Vec<ObjectHash>)> {
         let (index, passed_over) = self.index_despite(Despite::Runs)?;
         let mut rotten = Vec::new();

@@ -13,13 +13,13 @@ use crate::format::id::{ObjectHash, PackId, RepositoryId, from_hex, hash};
 use crate::format::kind::parse_number;
 use crate::format::record::{Kind, Record, check_rot};
 use crate::format::repo::RepoFile;
-use crate::format::roster::{Link, State, Trust, validate_next};
+use crate::format::roster::{Link, Roster, State, Trust, validate_next};
 use crate::format::slot::{Bundle, Role, Slot, Unlock};
 use crate::repo::Repo;
 use crate::repo::despite::{Despite, PassedOver};
 use crate::repo::lookup::{Index, Packs, Trusted};
 use crate::repo::records::{RECORD_BYTES_MAX, RUN_BYTES_MAX, object_name};
-use crate::repo::seen::check_roster;
+use crate::repo::seen::{knows_roster, remember_roster};
 use crate::store::{Store, StoreError};
 
 /// How often the store is listed anew when runs vanish under us.
@@ -60,8 +60,15 @@ impl Repo {
                     .map_err(|source| Error::Cache { path, source })
             })
             .transpose()?;
-        if let Some(cache) = &cache {
-            check_roster(cache, &roster, roster_hash)?;
+        let cached = cache.as_deref();
+        if !cached.map_or(Ok(false), |cache| knows_roster(cache, &roster, roster_hash))? {
+            // All that we sign cites it, and we remember it: it must not vanish, and visible is not yet durable. A
+            // store that cannot even be synced shows itself when something is written.
+            let name = object_name(&Roster::name(roster.number))?;
+            let durable = store.make_durable(&mut std::iter::once(&name));
+            cached
+                .filter(|_| durable.is_ok())
+                .inspect(|c| remember_roster(c, &roster, roster_hash));
         }
         let signing = bundle.signing_key();
         let (id_key, refid_key) = (bundle.keys.id_key(), bundle.keys.refid_key());

@@ -96,6 +96,13 @@ impl OpenPack {
         self.write(frame.stored)
     }
 
+    /// Has it a frame of this context and ordinal already? There may be only one.
+    pub fn holds(&self, frame: &PackFrame) -> bool {
+        let Directory { contexts, frames, .. } = &self.directory;
+        let same = |row: &FrameRow| contexts[row.context as usize] == *frame.context;
+        frames.iter().any(|row| row.ordinal == frame.ordinal && same(row))
+    }
+
     /// Length of the whole pack, unpadded, with one more frame.
     pub fn len_with(&self, frame: &PackFrame) -> u64 {
         let mut shape = self.shape();

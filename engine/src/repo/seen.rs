@@ -13,6 +13,7 @@ use crate::format::id::{SessionId, hash};
 use crate::format::roster::Roster;
 use crate::repo::Repo;
 use crate::repo::control::Liveness;
+use crate::store::ObjectName;
 use crate::watch::{Problem, ProblemKind, Watch};
 
 /// Snapshots remembered: 4 MiB. Of more, those with the lowest ids are forgotten, which are no special ones.
@@ -38,7 +39,11 @@ impl Seen {
             return Self::default();
         }
         let (roster, roster_hash) = head.split_at(4);
-        let (ids, _) = ids.as_chunks::<16>();
+        let (ids, rest) = ids.as_chunks::<16>();
+        // Another file of this cache in its place (found by the fuzzer: the chain's sum is right, too).
+        if !rest.is_empty() {
+            return Self::default();
+        }
         Self {
             roster: u32::from_le_bytes(roster.try_into().expect("four bytes")),
             roster_hash: roster_hash.try_into().expect("32 bytes"),
@@ -66,9 +71,10 @@ fn path(cache: &Path) -> PathBuf {
     cache.join("seen")
 }
 
-/// Holds the roster that the store shows to the newest that this client has seen, and remembers it.
-pub(super) fn check_roster(cache: &Path, roster: &Roster, roster_hash: [u8; 32]) -> Result<()> {
-    let mut seen = Seen::read(cache);
+/// Holds the roster that the store shows to the newest that this client has seen. `false`: it is a new one, to be
+/// remembered.
+pub(super) fn knows_roster(cache: &Path, roster: &Roster, roster_hash: [u8; 32]) -> Result<bool> {
+    let seen = Seen::read(cache);
     if roster.number < seen.roster {
         let (newest, seen) = (roster.number, seen.roster);
         let what = format!("roster {newest} is the newest here, this client has seen {seen}");
@@ -78,11 +84,13 @@ pub(super) fn check_roster(cache: &Path, roster: &Roster, roster_hash: [u8; 32])
         let what = format!("roster {} is another than this client has seen", seen.roster);
         return Err(Error::Rollback { what });
     }
-    if roster.number > seen.roster {
-        (seen.roster, seen.roster_hash) = (roster.number, roster_hash);
-        seen.write(cache);
-    }
-    Ok(())
+    Ok(roster.number == seen.roster)
+}
+
+pub(super) fn remember_roster(cache: &Path, roster: &Roster, roster_hash: [u8; 32]) {
+    let mut seen = Seen::read(cache);
+    (seen.roster, seen.roster_hash) = (roster.number, roster_hash);
+    seen.write(cache);
 }
 
 impl Repo {
@@ -91,8 +99,8 @@ impl Repo {
     pub(crate) fn vanished(&self) -> Result<Vec<SessionId>> {
         let Some(cache) = self.cache() else { return Ok(Vec::new()) };
         let before = Seen::read(cache);
-        let Liveness { live, dead } = self.liveness()?;
-        let there: BTreeSet<SessionId> = live.iter().chain(&dead).copied().collect();
+        let Liveness { live, dead, doomed } = self.liveness()?;
+        let there: BTreeSet<SessionId> = live.iter().chain(&dead).chain(&doomed).copied().collect();
         let mut vanished = Vec::new();
         for id in before.snapshots.difference(&there) {
             if !self.is_forgotten(id)? && !self.is_doomed(id)? {
@@ -101,6 +109,9 @@ impl Repo {
         }
         let mut now = before.clone();
         now.snapshots = live.into_iter().chain(vanished.iter().copied()).collect();
+        if !self.make_snapshots_durable(now.snapshots.difference(&before.snapshots)) {
+            now.snapshots.retain(|id| before.snapshots.contains(id));
+        }
         while now.snapshots.len() > SNAPSHOTS_MAX {
             now.snapshots.pop_first();
         }
@@ -108,6 +119,14 @@ impl Repo {
             now.write(cache);
         }
         Ok(vanished)
+    }
+
+    /// What is remembered must not vanish: it may be visible from a put that was told to have failed, and gone after a
+    /// power loss.
+    fn make_snapshots_durable<'a>(&self, fresh: impl Iterator<Item = &'a SessionId>) -> bool {
+        let names = fresh.map(|id| ObjectName::new(&format!("snapshots/{id}")));
+        let names: Vec<ObjectName> = names.map(|name| name.expect("hex makes a name")).collect();
+        names.is_empty() || self.store().make_durable(&mut names.iter()).is_ok()
     }
 
     /// The same, for whoever lists snapshots: each with its error.

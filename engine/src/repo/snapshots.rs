@@ -23,6 +23,9 @@ pub struct SnapshotInfo {
     pub stored_bytes: u64,
 }
 
+/// Snapshots that cannot be read, each with the reason.
+pub type DamagedSnapshots = Vec<(SessionId, Error)>;
+
 impl Repo {
     /// Every live snapshot, oldest first. One that cannot be read is an error that names it, and so is a record that
     /// says which are live.
@@ -33,7 +36,7 @@ impl Repo {
 
     /// Snapshots for reading: live ones that can be read, oldest first, and those that are damaged. If it cannot be
     /// said which are live, all that are there.
-    pub fn snapshots_despite(&self) -> Result<(Vec<SnapshotInfo>, Vec<(SessionId, Error)>)> {
+    pub fn snapshots_despite(&self) -> Result<(Vec<SnapshotInfo>, DamagedSnapshots)> {
         self.read_snapshots(self.readable_ids()?)
     }
 
@@ -44,10 +47,7 @@ impl Repo {
         }
     }
 
-    fn read_snapshots(
-        &self,
-        ids: Vec<SessionId>,
-    ) -> Result<(Vec<SnapshotInfo>, Vec<(SessionId, Error)>)> {
+    fn read_snapshots(&self, ids: Vec<SessionId>) -> Result<(Vec<SnapshotInfo>, DamagedSnapshots)> {
         let (mut snapshots, mut damaged) = (Vec::new(), Vec::new());
         for id in ids {
             match self.snapshot(&id) {

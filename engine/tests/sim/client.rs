@@ -10,10 +10,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use strongroom::backup::{self, BackupOptions, Source};
 use strongroom::env::{Env, TimeNs};
 use strongroom::error::Error;
-use strongroom::format::slot::{KeyFileSecret, Unlock};
+use strongroom::format::slot::{KeyFileSecret, Role, Unlock};
 use strongroom::maintain::check::{self, CheckOptions};
 use strongroom::maintain::forget::{self, ForgetOptions};
 use strongroom::maintain::hold;
+use strongroom::maintain::keys;
 use strongroom::maintain::prune::{self, PruneOptions, PruneReport};
 use strongroom::repo::{Repo, SnapshotInfo};
 use strongroom::restore::{self, RestoreOptions};
@@ -57,6 +58,7 @@ pub enum Step {
     Hold,
     Release,
     Prune,
+    AddKey,
 }
 
 /// What a client is to do.
@@ -65,7 +67,7 @@ pub struct Part {
     /// Each as likely as any other.
     pub steps: Vec<Step>,
     pub operations: usize,
-    /// Not drawn: one after the other, without a cache.
+    /// Not drawn: one after the other, with a cache.
     pub in_order: bool,
     /// It uses this client's cache.
     pub cache_of: usize,
@@ -90,7 +92,7 @@ impl Client {
     pub fn new(shared: Arc<Shared>, store: SimStore, part: Part) -> Self {
         let mut rng = Rng::new(shared.seed, 1 + store.client as u64);
         let cache = shared.place.join(format!("cache{}", part.cache_of));
-        let cache = (!rng.chance(3_000) && !part.in_order).then_some(cache);
+        let cache = (part.in_order || !rng.chance(3_000)).then_some(cache);
         let tree = sources::draw(&mut rng, shared.streams);
         let on_disk = Tree::new();
         Self { shared, store, part, rng, cache, tree, on_disk, behind: true, times: 0, skew: 0 }
@@ -173,6 +175,7 @@ impl Client {
             Step::Hold => self.hold(env),
             Step::Release => self.release(env),
             Step::Prune => self.prune(env),
+            Step::AddKey => self.add_key(env),
         }
     }
 
@@ -306,6 +309,14 @@ impl Client {
         hold::release(&repo, &id, "sim")?;
         self.shared.record().holds[number].released = Told { perhaps: 0, done: true };
         Ok(format!("released {id}"))
+    }
+
+    /// For somebody who never comes; what matters is the new roster.
+    fn add_key(&mut self, env: &Env) -> Result<String, Error> {
+        let key = KeyFileSecret(env.random());
+        let repo = self.open(env)?;
+        let (_, identity) = keys::add(&repo, Role::Backup, "guest", Unlock::KeyFile(&key))?;
+        Ok(format!("added {identity}"))
     }
 
     fn prune(&mut self, env: &Env) -> Result<String, Error> {

@@ -223,6 +223,9 @@ fn cast(class: Class, rng: &mut Rng) -> Vec<Part> {
             &[Step::Forget, Step::Forget, Step::Prune],
             &[Step::Forget, Step::Hold, Step::Release, Step::Prune],
         ];
+        if rng.chance(1_000) {
+            parts.push(part(&KEY, &[Step::AddKey, Step::Backup, Step::Prune], 1 + rng.below(most)));
+        }
         for _ in 0..2 + rng.below(2) {
             parts.push(part(rng.pick(&[KEY, ADMIN]), *rng.pick(&mixes), 1 + rng.below(most + 1)));
         }

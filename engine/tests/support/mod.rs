@@ -233,7 +233,7 @@ pub fn assert_honest(wanted: &Picture, found: &Picture, told: &Told, context: &s
 pub fn faults_of<T: Copy>(number: usize, one_in: usize, kinds: &[T]) -> Vec<T> {
     match std::env::var_os("STRONGROOM_ALL_FAULTS") {
         Some(_) => kinds.to_vec(),
-        None if number % one_in == 0 => vec![kinds[number % kinds.len()]],
+        None if number.is_multiple_of(one_in) => vec![kinds[number % kinds.len()]],
         None => Vec::new(),
     }
 }

@@ -1,6 +1,6 @@
 //! Deleting what verdicts say: in any order, by anyone, any number of times, for ids never return.
 //! A verdict itself is never deleted: a slow pruner must not find its name free. Its proposal is,
-//! once all that it names is gone.
+//! once a later generation is decided.
 
 use std::collections::HashMap;
 
@@ -31,7 +31,10 @@ pub fn all(prune: &Prune, retired: &Retired) -> Result<()> {
             }
         };
         delete(prune, &verdict.doomed, present)?;
-        if retired[number].proposal.is_some() {
+        // A listing that was under way when its verdict came must see one of the two: the newest
+        // stays. The verdict after it has waited for whoever listed.
+        let later = retired.range(number + 1..).any(|(_, later)| later.verdict.is_some());
+        if later && retired[number].proposal.is_some() {
             prune.repo.delete(&proposal_name(*number))?;
         }
     }
@@ -47,7 +50,7 @@ pub fn one(prune: &Prune, number: u32, report: &mut PruneReport) -> Result<()> {
     report.runs_deleted = doomed.runs.len() as u64;
     report.snapshots_deleted = doomed.snapshots.len() as u64;
     report.sessions_deleted = doomed.sessions.len() as u64;
-    prune.repo.delete(&proposal_name(number))
+    Ok(())
 }
 
 /// What is there, with lengths in bytes: verdicts pile up, and what is gone need not be deleted

@@ -16,6 +16,7 @@ use crate::repo::records::{RECORD_BYTES_MAX, is_not_found};
 use crate::store::Put;
 
 use super::choose::{base_ids, each_live_row, lost};
+use super::propose::used_sessions;
 use super::state::State;
 use super::{Prune, PruneReport, merge};
 
@@ -42,7 +43,9 @@ pub fn decide(prune: &Prune, number: u32, report: &mut PruneReport) -> Result<Ou
     if !waiting.is_empty() {
         return Ok(Outcome::Waiting(waiting));
     }
-    let (state, live) = State::marked(prune)?;
+    // What was forgotten after the proposal is not named by it and stays whole: it may be held yet.
+    let named: HashSet<SessionId> = proposed.proposal.doomed.snapshots.iter().copied().collect();
+    let (state, live) = State::marked(prune, &|id| !named.contains(id))?;
     let places = Places::new(&state.index);
     let doomed = spare(prune, &state, &places, &live, proposed.proposal.doomed, report)?;
     // What was relied on was visible, which is not yet durable.
@@ -123,8 +126,8 @@ fn spare(
     report.packs_rescued = (proposed.packs.len() - packs.len()) as u64;
     let runs = merge::replaceable(places, &proposed.runs, &packs);
     let dead: HashSet<&SessionId> = state.liveness.dead.iter().collect();
-    let rooted: HashSet<&SessionId> = state.roots.iter().map(|(id, _)| id).collect();
-    let still = |id: &SessionId| !rooted.contains(id);
+    let used = used_sessions(state, places);
+    let still = |id: &SessionId| !used.contains(id);
     Ok(Doomed {
         packs: proposed.packs.into_iter().filter(|id| packs.contains(id)).collect(),
         runs,

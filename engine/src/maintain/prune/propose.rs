@@ -31,7 +31,7 @@ pub fn propose(prune: &Prune, retired: &Retired, report: &mut PruneReport) -> Re
         // What a dead session left can only be proposed once the session is closed.
         decide::settle(prune, report)?;
     }
-    let (state, live) = State::marked(prune)?;
+    let (state, live) = State::marked(prune, &|_| false)?;
     let open = state.open_sessions(prune)?;
     let places = Places::new(&state.index);
     let chosen = choose(prune, &places, &live)?;
@@ -181,15 +181,21 @@ impl Prune<'_> {
 /// Announcements and seals of sessions that came to nothing or whose snapshot is dead, once no run
 /// names their frames.
 fn closed_sessions(prune: &Prune, state: &State, places: &Places) -> Result<Vec<SessionId>> {
+    let used = used_sessions(state, places);
+    let announced = prune.repo.session_ids("sessions")?;
+    let forgotten: HashSet<SessionId> = prune.repo.session_ids("forgotten")?.into_iter().collect();
+    let ended = |id: &SessionId| state.liveness.live.contains(id) || forgotten.contains(id);
+    Ok(announced.into_iter().filter(|id| !used.contains(id) && ended(id)).collect())
+}
+
+/// Sessions of live snapshots, and those whose frames a run names.
+pub fn used_sessions(state: &State, places: &Places) -> HashSet<SessionId> {
     let mut used: HashSet<SessionId> = state.roots.iter().map(|(id, _)| *id).collect();
     for segment in &places.segments {
         let contexts = segment.run().contexts();
         used.extend(contexts.map(|row| session_of(&row.context)));
     }
-    let announced = prune.repo.session_ids("sessions")?;
-    let forgotten: HashSet<SessionId> = prune.repo.session_ids("forgotten")?.into_iter().collect();
-    let ended = |id: &SessionId| state.liveness.live.contains(id) || forgotten.contains(id);
-    Ok(announced.into_iter().filter(|id| !used.contains(id) && ended(id)).collect())
+    used
 }
 
 /// docs/format.md, 4.1: the session stands at 24.

@@ -14,6 +14,7 @@ use crate::repo::live::Places;
 use crate::repo::lookup::Copy;
 use crate::repo::pack_file::{FinishedPack, OpenPack, PackFrame};
 use crate::repo::packer::pack_name;
+use crate::repo::records::is_not_found;
 use crate::watch::{Counter, Problem, ProblemKind};
 
 use super::Prune;
@@ -85,7 +86,9 @@ pub fn relocate(
         prune.go_on()?;
         let name = pack_name(&source.row.id);
         prune.watch.current(name.as_str().as_bytes());
-        let bytes = prune.repo.get(name.as_str(), PACK_LEN_MAX)?;
+        let Some(bytes) = still_there(prune.repo.get(name.as_str(), PACK_LEN_MAX))? else {
+            continue;
+        };
         if hash(&bytes) != source.row.id.0 {
             let cause = "its bytes do not match its hash".to_owned();
             let (kind, name) = (ProblemKind::Damage, name.as_str().as_bytes().to_vec());
@@ -94,7 +97,8 @@ pub fn relocate(
                 continue;
             }
         }
-        let directory = prune.repo.pack_directory(&source.row.id, source.row.len)?;
+        let directory = prune.repo.pack_directory(&source.row.id, source.row.len);
+        let Some(directory) = still_there(directory)? else { continue };
         mover.take(source, &bytes, &directory, &needed[&source.row.id])?;
         moved.push(source.row.id);
         prune.watch.add(Counter::PacksDone, 1);
@@ -102,6 +106,14 @@ pub fn relocate(
     mover.finish()?;
     fetcher.record_damage(Vec::new(), "prune")?;
     Ok(moved)
+}
+
+/// `None`: another prune has deleted it since it was listed, and has seen to what was needed of it.
+fn still_there<T>(read: Result<T>) -> Result<Option<T>> {
+    match read {
+        Err(error) if is_not_found(&error) => Ok(None),
+        read => read.map(Some),
+    }
 }
 
 /// In a pack that is not what its name says: does every needed frame open? That takes its keys.
@@ -207,10 +219,15 @@ impl<'a> Mover<'a> {
     fn push(&mut self, source: &PackUse, frame: &PackFrame) -> Result<()> {
         let repo = self.prune.repo;
         let group = group(source);
-        let full =
-            self.lanes.get(&group).is_some_and(|pack| pack.len_with(frame) > repo.file().pack_size);
-        if full && let Some(pack) = self.lanes.remove(&group) {
-            self.close(group.0, pack, true)?;
+        let open = self.lanes.get(&group);
+        let full = open.is_some_and(|pack| pack.len_with(frame) > repo.file().pack_size);
+        // Two source packs may both hold it, say one that an earlier prune moved it to, and a pack
+        // holds it once.
+        let again = open.is_some_and(|pack| pack.holds(frame));
+        if (full || again)
+            && let Some(pack) = self.lanes.remove(&group)
+        {
+            self.close(group.0, pack, full)?;
         }
         if !self.lanes.contains_key(&group) {
             let class = PackClass::from_u8(group.1).expect("the class of a pack");

@@ -27,11 +27,22 @@ impl State {
     /// Reads all of it and marks what the live snapshots need. A listing is not atomic, and while
     /// it went on another prune may have moved a frame: what seems to be missing is looked for
     /// again before anyone believes it.
-    pub fn marked(prune: &Prune) -> Result<(Self, Live)> {
+    ///
+    /// `spared`: forgotten snapshots for which this is true are marked as well, as far as they are
+    /// whole.
+    pub fn marked(prune: &Prune, spared: &dyn Fn(&SessionId) -> bool) -> Result<(Self, Live)> {
         let read = || {
             let state = Self::read(prune)?;
             let places = Places::new(&state.index);
-            let live = live::mark(prune.repo, &places, &state.roots, prune.watch)?;
+            let mark = |roots: &[_]| live::mark(prune.repo, &places, roots, prune.watch);
+            let mut roots = state.roots.clone();
+            for id in state.liveness.dead.iter().filter(|id| spared(id)) {
+                let info = prune.repo.snapshot(id).ok().flatten();
+                roots.extend(info.map(|info| (info.id, info.snapshot.root)));
+            }
+            let live = mark(&roots).or_else(|error| {
+                if roots.len() > state.roots.len() { mark(&state.roots) } else { Err(error) }
+            })?;
             Ok((state, live))
         };
         match read() {
@@ -68,8 +79,7 @@ impl State {
         let announced = prune.repo.session_ids("sessions")?;
         let forgotten: HashSet<SessionId> =
             prune.repo.session_ids("forgotten")?.into_iter().collect();
-        let Liveness { live, dead } = &self.liveness;
-        let closed: HashSet<&SessionId> = live.iter().chain(dead).chain(&forgotten).collect();
+        let closed: HashSet<&SessionId> = self.liveness.all().chain(&forgotten).collect();
         Ok(announced.into_iter().filter(|id| !closed.contains(id)).collect())
     }
 }

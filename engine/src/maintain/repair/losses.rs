@@ -42,9 +42,17 @@ pub fn is_sound(index: &Index, copy: &Copy) -> bool {
         })
 }
 
-/// Every id below these roots without a sound copy. What hangs below a node that no copy gives is
+/// How else a node can be had that no copy in the index gives.
+pub type Rescue<'r> = dyn FnMut(&ChunkId) -> Result<Option<Vec<u8>>> + 'r;
+
+/// Every id below these roots without a sound copy. What hangs below a node that cannot be had is
 /// not met.
-pub fn missing(repair: &Repair, fetcher: &Fetcher, roots: &[SnapshotInfo]) -> Result<Vec<ChunkId>> {
+pub fn missing(
+    repair: &Repair,
+    fetcher: &Fetcher,
+    roots: &[SnapshotInfo],
+    rescue: &mut Rescue,
+) -> Result<Vec<ChunkId>> {
     let (repo, index) = (repair.repo, fetcher.index());
     let trees = Trees::new(repo, fetcher);
     let (mut seen, mut missing) = (HashSet::new(), Vec::new());
@@ -73,7 +81,9 @@ pub fn missing(repair: &Repair, fetcher: &Fetcher, roots: &[SnapshotInfo]) -> Re
             Ok(node) => node,
             Err(error) => {
                 pass_over(error)?;
-                continue;
+                let Some(plain) = rescue(&id)? else { continue };
+                let Ok(node) = RefsNode::from_bytes(&plain) else { continue };
+                node
             }
         };
         each_below(&node, &mut |id, is_refs| meet(id, is_refs, &mut next));

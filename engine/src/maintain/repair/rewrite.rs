@@ -36,7 +36,8 @@ pub fn rewrite(
         repair.go_on()?;
         let name = format!("snapshots/{}", info.id);
         if !repair.is_owner() {
-            let mut lost = missing(repair, &fetcher, std::slice::from_ref(&info))?;
+            let mut lost =
+                missing(repair, &fetcher, std::slice::from_ref(&info), &mut |_| Ok(None))?;
             lost.retain(|id| !salvaged.contains(id));
             if !lost.is_empty() {
                 let why = format!("it misses {} chunks: the owner's key repairs it", lost.len());
@@ -158,8 +159,12 @@ impl<'a> Walk<'a> {
                 let path = [&level.path[..], b"/", &node.entry.name].concat();
                 match node.child {
                     Some(child) if !self.whole.contains(&child) => {
-                        let opened =
-                            if depth > TREE_DEPTH_MAX { None } else { self.open(child, path)? };
+                        let opened = if depth > TREE_DEPTH_MAX {
+                            self.lost.push(path);
+                            None
+                        } else {
+                            self.open(child, path)?
+                        };
                         level.pending = opened.is_some().then_some(node);
                         level.changed |= opened.is_none();
                         levels.extend(opened);

@@ -41,19 +41,22 @@ pub fn salvage(
     let repo = repair.repo;
     let (index, _) = repo.index_despite(Despite::Runs)?;
     let fetcher = Fetcher::new(repo, &index);
-    let missing = missing(repair, &fetcher, roots)?;
     let mut finder = Finder::new(repair, &fetcher);
     let mut found: Vec<Found> = Vec::new();
     let mut salvaged = HashSet::new();
-    for id in missing {
-        repair.go_on()?;
-        if salvaged.contains(&id) {
-            continue;
-        }
-        if let Some(frame) = finder.find(&id)? {
+    let mut take = |id: &ChunkId| {
+        let Some(frame) = finder.find(id)? else { return Ok(None) };
+        let row = frame.chunks.iter().find(|chunk| chunk.id == *id).expect("found for it");
+        let bytes = finder.plain[row.offset as usize..][..row.len as usize].to_vec();
+        if salvaged.insert(*id) {
             salvaged.extend(frame.chunks.iter().map(|chunk| chunk.id));
             found.push(frame);
         }
+        Ok(Some(bytes))
+    };
+    for id in missing(repair, &fetcher, roots, &mut take)? {
+        repair.go_on()?;
+        take(&id)?;
     }
     report.frames_moved = found.len() as u64;
     report.bytes_moved = found.iter().map(|frame| u64::from(frame.at.row.stored)).sum();
