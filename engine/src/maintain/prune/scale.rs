@@ -92,7 +92,7 @@ fn put_snapshot(repo: &Repo, chunks: u64) {
     session.announce(repo, &[]).unwrap();
     let index = repo.index().unwrap();
     let packer = Packer::new(repo, &session, &index, false);
-    let live = (0..chunks).filter(|n| n / CHUNKS_PER_PACK % 2 == 0);
+    let live = (0..chunks).filter(|n| (n / CHUNKS_PER_PACK).is_multiple_of(2));
     let rows: Vec<u64> = live.collect();
     let mut lists = Vec::new();
     for part in rows.chunks(8192) {
