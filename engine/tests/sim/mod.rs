@@ -253,11 +253,8 @@ fn cast(class: Class, rng: &mut Rng) -> Vec<Part> {
             parts.push(part(&KEY, &[Step::AddKey, Step::Backup, Step::Prune], 1 + rng.below(most)));
         }
         for _ in 0..2 + rng.below(2) {
-            parts.push(part(
-                rng.pick(&[KEY, ADMIN]),
-                rng.pick::<&[Step]>(&mixes),
-                1 + rng.below(most + 1),
-            ));
+            let (key, steps) = (rng.pick(&[KEY, ADMIN]).clone(), rng.pick(&mixes));
+            parts.push(part(&key, steps, 1 + rng.below(most + 1)));
         }
     }
     for (me, part) in parts.iter_mut().enumerate().filter(|(_, part)| !part.cache_shared) {
