@@ -334,7 +334,7 @@ fn every_call_of_a_restore_fails_once() {
 }
 
 /// Whatever could not be read, the check says so; but sealed secrets stand in packs as well, what is listed may be gone when it is
-/// looked at, and the cache is read again from the store.
+/// looked at, and what the cache cannot keep is read again from the store.
 #[test]
 fn every_call_of_a_check_fails_once() {
     let bench = Bench::new();
@@ -353,7 +353,9 @@ fn every_call_of_a_check_fails_once() {
         },
     );
     let excused = |context: &&String| {
-        ["store open", "store read", "map"].iter().any(|call| context.starts_with(call))
+        ["store open", "store read", "map", "cache rename"]
+            .iter()
+            .any(|call| context.starts_with(call))
     };
     assert_eq!(clean.iter().filter(excused).count(), clean.len(), "{clean:#?}");
     assert!(calls_clean.len() < order.len() / 6, "{clean:#?}");
