@@ -58,6 +58,8 @@ pub fn choose(prune: &Prune, places: &Places, live: &Live) -> Result<Chosen> {
     each_live_row(prune, places, live, &|segment, row, id| {
         if places.is_first(segment, row, id) { keep(places, &alive, &kept, id) } else { Ok(()) }
     })?;
+    // Two tables of all packs at once would be what bounds the memory of a prune.
+    drop((any, alive));
     let packs = usage(places, &kept);
     Ok(Chosen { frames: kept, packs })
 }
