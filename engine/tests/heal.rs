@@ -192,8 +192,9 @@ fn restore_records_and_an_unchanged_file_is_read_again() {
     let store = new_store(&env);
     let repo = open(&store, Some(cache.path()), &env);
     back_up(&repo, source.path());
-    assert_eq!(back_up(&repo, source.path()).counts.files_unchanged, 3);
+    // Now: the next backup has a pack of its own if another test has touched the folder above.
     let pack = pack_of(&store, PackClass::Mixed);
+    assert_eq!(back_up(&repo, source.path()).counts.files_unchanged, 3);
     damage(&store, &pack, Action::Flip(100));
 
     let info = repo.snapshots().unwrap().remove(0);
