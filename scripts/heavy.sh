@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# What takes minutes, disk or root, on the release binary: a directory of a million entries, a sparse file of 100 GB, a full disk.
+# What takes minutes, disk or root, on the release binary: a directory of a million entries, a sparse file of 100 GB, a full disk, a
+# prune of millions of chunks.
 # Prints findings; exits 1 if one fails. Not part of the test suite, which has scaled twins of each.
 #   scripts/heavy.sh [WORK FOLDER, default a new one in /tmp]     ENTRIES=1000000 SPARSE=100G scripts/heavy.sh
 set -uo pipefail
@@ -80,4 +81,8 @@ if [ "$(id -u)" = 0 ] && mkdir -p "$work/small" && mount -t tmpfs -o size=64m tm
 else
     echo "SKIP  needs root"
 fi
+
+echo "A prune of ${CHUNKS:=2000000} chunks, half of them dead (sparse files for packs)"
+CHUNKS=$CHUNKS cargo test --release --quiet --package strongroom-engine --lib -- --ignored --nocapture half_of_many | grep -E "^prune of|^again"
+verdict "what is dead is freed, and nothing else" "${PIPESTATUS[0]}"
 exit $failed

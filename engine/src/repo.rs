@@ -10,6 +10,7 @@ pub mod init;
 pub mod journal;
 pub(crate) mod live;
 pub mod lookup;
+pub(crate) mod mover;
 pub mod opening;
 pub mod pack_file;
 pub mod packer;

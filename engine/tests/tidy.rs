@@ -49,7 +49,6 @@ const ARROW_EXCEPTIONS: &[(&str, &str, &str)] = &[
         "names of what is present, to delete no more than that",
     ),
     ("maintain/prune/decide.rs", "store", "what became of the put tells fenced from committed"),
-    ("maintain/prune/propose.rs", "store", "the same"),
     ("maintain/keys.rs", "store", "what became of the put tells who won the race for a roster"),
 ];
 

@@ -9,6 +9,7 @@ use crate::format::control::{Doomed, Forgotten, Hold, Proposal, Release, Verdict
 use crate::format::id::{HoldId, IdentityId, SessionId};
 use crate::format::kind::parse_number;
 use crate::format::record::Kind;
+use crate::format::session::Tombstone;
 use crate::format::slot::Role;
 use crate::repo::Repo;
 use crate::repo::records::{RECORD_BYTES_MAX, is_not_found};
@@ -126,6 +127,15 @@ impl Repo {
         let name = format!("forgotten/{}", record.snapshot);
         let body = self.seal_record(Kind::Forgotten, &record.to_cbor())?;
         Ok(self.try_put_stated(Kind::Forgotten, &name, &body)?.0)
+    }
+
+    /// Puts a tombstone where the session's snapshot would stand. `Existed`: it has ended by itself,
+    /// or was fenced already.
+    pub(crate) fn put_tombstone(&self, session: &SessionId, reason: &str) -> Result<Put> {
+        let time_ns = self.env().now();
+        let tombstone = Tombstone { session: *session, time_ns, reason: reason.to_owned() };
+        let name = format!("snapshots/{session}");
+        Ok(self.try_put_stated(Kind::Tombstone, &name, &tombstone.to_cbor())?.0)
     }
 
     /// Holds that count. Releases are listed first: whoever puts a new hold before releasing the

@@ -204,7 +204,7 @@ pub(crate) fn mark(
 }
 
 /// Every id in a node; `true`: it is a REFS node itself.
-fn each_below(node: &RefsNode, each: &mut dyn FnMut(&ChunkId, bool)) {
+pub(crate) fn each_below(node: &RefsNode, each: &mut dyn FnMut(&ChunkId, bool)) {
     let mut dirs: &[_] = &[];
     let mut content: &[_] = &[];
     match node {

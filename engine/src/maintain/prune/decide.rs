@@ -102,7 +102,7 @@ pub fn settle(prune: &Prune, report: &mut PruneReport) -> Result<Vec<SessionId>>
 }
 
 fn fence(prune: &Prune, id: &SessionId, report: &mut PruneReport) -> Result<()> {
-    if prune.fence(id, "it was silent while a prune waited")? == Put::Created {
+    if prune.repo.put_tombstone(id, "it was silent while a prune waited")? == Put::Created {
         prune.notice(&format!("sessions/{id}"), "fenced: it was silent, or adopted by another");
         report.sessions_fenced.push(*id);
     }

@@ -8,11 +8,11 @@ use crate::error::{Error, Named, Result};
 use crate::format::control::{Doomed, Proposal};
 use crate::format::id::{PackId, SessionId};
 use crate::format::record::Kind;
-use crate::format::session::{Session, Tombstone};
+use crate::format::session::Tombstone;
 use crate::repo::control::{Retired, proposal_name};
 use crate::repo::live::Places;
+use crate::repo::mover::{self, Mover};
 use crate::repo::records::{RECORD_BYTES_MAX, is_not_found};
-use crate::store::Put;
 
 use super::choose::{Chosen, PackUse, choose};
 use super::state::State;
@@ -20,14 +20,12 @@ use super::{Prune, PruneReport, decide, merge, relocate};
 
 /// Keeps a proposal within the limit of a record, 64 MiB; the rest goes in the next generation.
 const PACKS_MAX: usize = 500_000;
-/// In the client's cache: the session in which a prune was moving frames.
-const MOVER: &str = "mover";
 
 /// Publishes a proposal and returns its number; `None`: there is nothing to delete, or this is a
 /// dry run.
 pub fn propose(prune: &Prune, retired: &Retired, report: &mut PruneReport) -> Result<Option<u32>> {
     if !prune.options.dry_run {
-        close_dead_mover(prune)?;
+        mover::close_left(prune.repo)?;
         // What a dead session left can only be proposed once the session is closed.
         decide::settle(prune, report)?;
     }
@@ -53,13 +51,11 @@ pub fn propose(prune: &Prune, retired: &Retired, report: &mut PruneReport) -> Re
     if prune.options.dry_run {
         return Ok(None);
     }
-    let mover = if half_dead.is_empty() { None } else { Some(announce(prune)?) };
-    let prepared = prepare(prune, &places, &chosen, &half_dead, &runs, mover, &mut doomed);
+    let moves = !half_dead.is_empty();
+    let mut mover = moves.then(|| Mover::begin(prune.repo, prune.watch)).transpose()?;
+    let prepared = prepare(prune, &places, &chosen, &half_dead, &runs, mover.as_mut(), &mut doomed);
     let proposed = prepared.and_then(|()| publish(prune, retired, doomed));
-    // Closed whatever happened: an open session would hold up every verdict.
-    if let Some(mover) = mover {
-        close(prune, &mover)?;
-    }
+    mover.map_or(Ok(()), Mover::close)?;
     proposed
 }
 
@@ -70,7 +66,7 @@ fn prepare(
     chosen: &Chosen,
     half_dead: &[PackUse],
     runs: &[usize],
-    mover: Option<SessionId>,
+    mover: Option<&mut Mover>,
     doomed: &mut Doomed,
 ) -> Result<()> {
     if let Some(mover) = mover {
@@ -213,52 +209,4 @@ fn describe(report: &mut PruneReport, state: &State, chosen: &Chosen, doomed: &D
     let kept = chosen.packs.values().filter(|pack| pack.live_bytes > 0);
     report.bytes_unused = kept.map(|pack| pack.dead_bytes()).sum();
     report.snapshots_doomed = doomed.snapshots.len() as u64;
-}
-
-/// The session in which frames are moved: it keeps other pruners off the new packs.
-fn announce(prune: &Prune) -> Result<SessionId> {
-    let repo = prune.repo;
-    let session = SessionId(repo.env().random());
-    if let Some(cache) = repo.cache() {
-        let path = cache.join(MOVER);
-        std::fs::write(&path, session.to_string())
-            .map_err(|source| Error::Cache { path, source })?;
-    }
-    let epoch = repo.roster().epoch().number;
-    let intent = Session { session, epoch, time_ns: repo.env().now(), adopts: Vec::new() };
-    repo.put_stated(Kind::Session, &format!("sessions/{session}"), &intent.to_cbor())?;
-    Ok(session)
-}
-
-fn close(prune: &Prune, mover: &SessionId) -> Result<()> {
-    prune.fence(mover, "a prune that moved frames, done")?;
-    if let Some(cache) = prune.repo.cache() {
-        let _ = std::fs::remove_file(cache.join(MOVER));
-    }
-    Ok(())
-}
-
-/// A prune that was killed while it moved frames left its session open. If it lives all the same,
-/// nothing happens to it.
-fn close_dead_mover(prune: &Prune) -> Result<()> {
-    let Some(cache) = prune.repo.cache() else { return Ok(()) };
-    let left = std::fs::read_to_string(cache.join(MOVER)).ok();
-    match left.and_then(|text| SessionId::from_hex(&text)) {
-        Some(mover) => close(prune, &mover),
-        None => Ok(()),
-    }
-}
-
-impl Prune<'_> {
-    /// Puts a tombstone where the session's snapshot would stand. `Existed`: it has ended by
-    /// itself, or was fenced already.
-    pub(super) fn fence(&self, session: &SessionId, reason: &str) -> Result<Put> {
-        let tombstone = Tombstone {
-            session: *session,
-            time_ns: self.repo.env().now(),
-            reason: reason.to_owned(),
-        };
-        let name = format!("snapshots/{session}");
-        Ok(self.repo.try_put_stated(Kind::Tombstone, &name, &tombstone.to_cbor())?.0)
-    }
 }

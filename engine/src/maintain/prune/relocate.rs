@@ -7,12 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::error::{Error, Result};
 use crate::format::codec::Decoder;
 use crate::format::id::{IdentityId, PackId, SessionId, hash};
-use crate::format::index::RunBuilder;
-use crate::format::pack::{Directory, FrameRow, PACK_LEN_MAX, PackClass};
+use crate::format::pack::{Directory, FrameRow, PACK_LEN_MAX};
 use crate::repo::fetch::{Fetcher, FrameAt};
 use crate::repo::live::Places;
 use crate::repo::lookup::Copy;
-use crate::repo::pack_file::{FinishedPack, OpenPack, PackFrame};
+use crate::repo::mover::Mover;
+use crate::repo::pack_file::PackFrame;
 use crate::repo::packer::pack_name;
 use crate::repo::records::is_not_found;
 use crate::watch::{Counter, Problem, ProblemKind};
@@ -24,8 +24,6 @@ use super::state::State;
 
 /// More packs of one author and class below a quarter of the pack size than this are put together.
 const SMALL_PACKS_MAX: usize = 32;
-/// An index run is written after so many new packs.
-const PACKS_PER_RUN: usize = 16;
 
 /// The packs whose frames should move: those with the largest dead share, until what is left is
 /// within the bound, and small ones if there are many.
@@ -75,11 +73,10 @@ pub fn relocate(
     places: &Places,
     chosen: &Chosen,
     sources: &[PackUse],
-    session: SessionId,
+    mover: &mut Mover,
 ) -> Result<Vec<PackId>> {
     let needed = needed_offsets(places, chosen, sources);
     prune.watch.add(Counter::PacksFound, sources.len() as u64);
-    let mut mover = Mover::new(prune, session);
     let fetcher = Fetcher::new(prune.repo, places.index);
     let mut moved = Vec::new();
     for source in sources {
@@ -99,7 +96,7 @@ pub fn relocate(
         }
         let directory = prune.repo.pack_directory(&source.row.id, source.row.len);
         let Some(directory) = still_there(directory)? else { continue };
-        mover.take(source, &bytes, &directory, &needed[&source.row.id])?;
+        take(mover, source, &bytes, &directory, &needed[&source.row.id])?;
         moved.push(source.row.id);
         prune.watch.add(Counter::PacksDone, 1);
     }
@@ -168,110 +165,38 @@ fn needed_offsets(
     needed
 }
 
-/// New packs being filled, one an author and class.
-struct Mover<'a> {
-    prune: &'a Prune<'a>,
-    session: SessionId,
-    epoch: u32,
-    lanes: BTreeMap<(IdentityId, u8), OpenPack>,
-    finished: Vec<FinishedPack>,
-}
-
-impl<'a> Mover<'a> {
-    fn new(prune: &'a Prune, session: SessionId) -> Self {
-        let epoch = prune.repo.roster().epoch().number;
-        Self { prune, session, epoch, lanes: BTreeMap::new(), finished: Vec::new() }
+/// Moves the needed frames of one pack.
+fn take(
+    mover: &mut Mover,
+    source: &PackUse,
+    bytes: &[u8],
+    directory: &Directory,
+    needed: &BTreeSet<u64>,
+) -> Result<()> {
+    let mut found = 0;
+    for (row, chunks, bases) in directory.frames_with_tables() {
+        if !needed.contains(&row.offset) {
+            continue;
+        }
+        found += 1;
+        let context = &directory.contexts[row.context as usize];
+        let seal = directory.seal_of(context).ok_or_else(|| wrong(source, "lacks a seal"))?;
+        let frame = PackFrame {
+            context,
+            seal,
+            codec: row.codec,
+            ordinal: row.ordinal,
+            plain: row.plain,
+            stored: stored(bytes, row),
+            chunks,
+            bases,
+        };
+        mover.push(&source.row, &frame)?;
     }
-
-    fn take(
-        &mut self,
-        source: &PackUse,
-        bytes: &[u8],
-        directory: &Directory,
-        needed: &BTreeSet<u64>,
-    ) -> Result<()> {
-        let mut found = 0;
-        for (row, chunks, bases) in directory.frames_with_tables() {
-            if !needed.contains(&row.offset) {
-                continue;
-            }
-            found += 1;
-            let context = &directory.contexts[row.context as usize];
-            let seal = directory.seal_of(context).ok_or_else(|| wrong(source, "lacks a seal"))?;
-            let frame = PackFrame {
-                context,
-                seal,
-                codec: row.codec,
-                ordinal: row.ordinal,
-                plain: row.plain,
-                stored: stored(bytes, row),
-                chunks,
-                bases,
-            };
-            self.push(source, &frame)?;
-        }
-        if found == needed.len() {
-            return Ok(());
-        }
-        Err(wrong(source, "does not have all the frames that the index says"))
+    if found == needed.len() {
+        return Ok(());
     }
-
-    fn push(&mut self, source: &PackUse, frame: &PackFrame) -> Result<()> {
-        let repo = self.prune.repo;
-        let group = group(source);
-        let open = self.lanes.get(&group);
-        let full = open.is_some_and(|pack| pack.len_with(frame) > repo.file().pack_size);
-        // Two source packs may both hold it, say one that an earlier prune moved it to, and a pack
-        // holds it once.
-        let again = open.is_some_and(|pack| pack.holds(frame));
-        if (full || again)
-            && let Some(pack) = self.lanes.remove(&group)
-        {
-            self.close(group.0, pack, full)?;
-        }
-        if !self.lanes.contains_key(&group) {
-            let class = PackClass::from_u8(group.1).expect("the class of a pack");
-            let pack = OpenPack::begin(repo, self.session, self.epoch, class)?;
-            self.lanes.insert(group, pack);
-        }
-        self.lanes.get_mut(&group).expect("just entered").push(frame)
-    }
-
-    fn finish(mut self) -> Result<()> {
-        for (group, pack) in std::mem::take(&mut self.lanes) {
-            self.close(group.0, pack, false)?;
-        }
-        self.write_run()
-    }
-
-    fn close(&mut self, author: IdentityId, pack: OpenPack, is_full: bool) -> Result<()> {
-        let pack = pack.close(self.prune.repo, author, is_full)?;
-        self.prune.watch.add(Counter::BytesStored, pack.row.len);
-        self.finished.push(pack);
-        if self.finished.len() < PACKS_PER_RUN { Ok(()) } else { self.write_run() }
-    }
-
-    /// The new packs are durable, and what was stored is what was sealed, before a run says where
-    /// the frames are now.
-    fn write_run(&mut self) -> Result<()> {
-        let repo = self.prune.repo;
-        let packs = std::mem::take(&mut self.finished);
-        if packs.is_empty() {
-            return Ok(());
-        }
-        repo.store().make_durable(&mut packs.iter().map(|pack| &pack.name))?;
-        let mut builder = RunBuilder::new();
-        for pack in packs {
-            let bytes = repo.get(pack.name.as_str(), PACK_LEN_MAX)?;
-            if hash(&bytes) != pack.row.id.0 {
-                let cause = "it does not read back as it was written".to_owned();
-                return Err(Error::Damaged { what: pack.name.to_string(), cause });
-            }
-            builder.push_directory(pack.row, &pack.directory);
-        }
-        let (name, _) = repo.put_sealed_run(&builder.finish(), self.epoch)?;
-        repo.read_back_run(&name)
-    }
+    Err(wrong(source, "does not have all the frames that the index says"))
 }
 
 fn stored<'b>(bytes: &'b [u8], row: &FrameRow) -> &'b [u8] {

@@ -8,6 +8,7 @@ use crate::format::id::ChunkId;
 use crate::format::snapshot::Directory;
 use crate::format::tree::RefsNode;
 use crate::repo::fetch::Fetcher;
+use crate::repo::live::each_below;
 use crate::repo::lookup::{Copy, Index};
 use crate::repo::trees::Trees;
 use crate::repo::{Repo, SnapshotInfo};
@@ -89,27 +90,6 @@ pub fn missing(
         each_below(&node, &mut |id, is_refs| meet(id, is_refs, &mut next));
     }
     Ok(missing)
-}
-
-fn each_below(node: &RefsNode, each: &mut dyn FnMut(&ChunkId, bool)) {
-    match node {
-        RefsNode::Leaf { children, chunks, lists } => {
-            lists.iter().for_each(|list| each(list, true));
-            chunks.iter().for_each(|chunk| each(&chunk.id, false));
-            for child in children {
-                each(&child.refs, true);
-                each(&child.tree, false);
-            }
-        }
-        RefsNode::Inner { children } => {
-            for child in children {
-                each(&child.refs, true);
-                each(&child.tree, false);
-            }
-        }
-        RefsNode::List { chunks } => chunks.iter().for_each(|chunk| each(&chunk.id, false)),
-        RefsNode::ListInner { lists } => lists.iter().for_each(|row| each(&row.id, true)),
-    }
 }
 
 /// Damage is what we are here for; all else ends the run.

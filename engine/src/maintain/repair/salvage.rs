@@ -2,24 +2,21 @@
 //! that are cut short, or that were recorded because of rot beside them. They are copied as they
 //! are into new packs of the same author; a run then says where.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Named, Result};
 use crate::format::codec::Decoder;
-use crate::format::id::{ChunkId, IdentityId, PackId, SessionId, hash};
-use crate::format::index::RunBuilder;
-use crate::format::pack::{ChunkRow, PACK_LEN_MAX, PackClass, chunk_rows_hash};
-use crate::format::record::Kind;
+use crate::format::id::ChunkId;
+use crate::format::pack::{ChunkRow, chunk_rows_hash};
 use crate::format::seal::Context;
-use crate::format::session::{Session, Tombstone};
 use crate::repo::SnapshotInfo;
 use crate::repo::fetch::{Fetcher, FrameAt};
 use crate::repo::lookup::{Copy, Index};
-use crate::repo::pack_file::{FinishedPack, OpenPack, PackFrame};
+use crate::repo::mover::Mover;
+use crate::repo::pack_file::PackFrame;
 use crate::repo::packer::pack_name;
 use crate::repo::segment::Segment;
-use crate::watch::Counter;
 
 use super::losses::{missing, names, pass_over};
 use super::{Repair, RepairReport};
@@ -60,7 +57,7 @@ pub fn salvage(
     report.frames_moved = found.len() as u64;
     report.bytes_moved = found.iter().map(|frame| u64::from(frame.at.row.stored)).sum();
     if !found.is_empty() && !repair.options.dry_run {
-        copy(repair, &found)?;
+        copy(repair, &fetcher, &found)?;
     }
     Ok(salvaged)
 }
@@ -131,72 +128,35 @@ fn rows_of(segment: &Arc<Segment>, frame: u32) -> Vec<ChunkRow> {
     rows
 }
 
-/// The session keeps pruners off the new packs until the run is there; then it is closed.
-fn copy(repair: &Repair, found: &[Found]) -> Result<()> {
-    let repo = repair.repo;
-    let session = SessionId(repo.env().random());
-    let epoch = repo.roster().epoch().number;
-    let intent = Session { session, epoch, time_ns: repo.env().now(), adopts: Vec::new() };
-    repo.put_stated(Kind::Session, &format!("sessions/{session}"), &intent.to_cbor())?;
-    let mut packs: BTreeMap<(IdentityId, u8), OpenPack> = BTreeMap::new();
-    let mut finished: HashMap<PackId, FinishedPack> = HashMap::new();
-    for Found { at, chunks } in found {
-        repair.go_on()?;
-        let group = (at.pack.author, at.pack.class as u8);
-        let mut stored = vec![0; at.row.stored as usize];
-        repo.store().get_range(&pack_name(&at.pack.id), at.row.offset, &mut stored)?;
-        let name = format!("packs/{}", at.pack.id);
-        let context = Context::from_bytes(&at.context.context)
-            .map_err(|source| Error::Format { name: name.clone(), source })?;
-        let frame = PackFrame {
-            context: &at.context,
-            seal: &repo.seal_row(&context)?,
-            codec: at.row.codec,
-            ordinal: at.row.ordinal,
-            plain: at.row.plain,
-            stored: &stored,
-            chunks,
-            bases: &at.bases,
-        };
-        if packs.get(&group).is_some_and(|pack| pack.len_with(&frame) > repo.file().pack_size)
-            && let Some(pack) = packs.remove(&group)
-        {
-            let pack = pack.close(repo, group.0, true)?;
-            finished.insert(pack.row.id, pack);
-        }
-        let pack = match packs.remove(&group) {
-            Some(pack) => pack,
-            None => {
-                let class = PackClass::from_u8(group.1).expect("the class of a pack");
-                OpenPack::begin(repo, session, epoch, class)?
-            }
-        };
-        packs.entry(group).or_insert(pack).push(&frame)?;
-    }
-    for ((author, _), pack) in packs {
-        let pack = pack.close(repo, author, false)?;
-        finished.insert(pack.row.id, pack);
-    }
-    publish(repair, finished, epoch)?;
-    let reason = "a repair that moved frames, done".to_owned();
-    let tombstone = Tombstone { session, time_ns: repo.env().now(), reason };
-    let name = format!("snapshots/{session}");
-    repo.try_put_stated(Kind::Tombstone, &name, &tombstone.to_cbor()).map(drop)
+/// Into new packs, named by a run when this returns.
+fn copy(repair: &Repair, fetcher: &Fetcher, found: &[Found]) -> Result<()> {
+    let mut mover = Mover::begin(repair.repo, repair.watch)?;
+    let copied = found
+        .iter()
+        .try_for_each(|found| copy_frame(repair, fetcher, &mut mover, found))
+        .and_then(|()| mover.finish());
+    mover.close()?;
+    copied
 }
 
-/// Durable and read back, then named by a run.
-fn publish(repair: &Repair, packs: HashMap<PackId, FinishedPack>, epoch: u32) -> Result<()> {
-    let repo = repair.repo;
-    repo.store().make_durable(&mut packs.values().map(|pack| &pack.name))?;
-    let mut builder = RunBuilder::new();
-    for (id, pack) in packs {
-        repair.watch.add(Counter::BytesStored, pack.row.len);
-        if hash(&repo.get(pack.name.as_str(), PACK_LEN_MAX)?) != id.0 {
-            let cause = "it does not read back as it was written".to_owned();
-            return Err(Error::Damaged { what: pack.name.to_string(), cause });
-        }
-        builder.push_directory(pack.row, &pack.directory);
-    }
-    let (name, _) = repo.put_sealed_run(&builder.finish(), epoch)?;
-    repo.read_back_run(&name)
+/// It is read again, from a pack that has rotted: what is copied is what opens.
+fn copy_frame(repair: &Repair, fetcher: &Fetcher, mover: &mut Mover, found: &Found) -> Result<()> {
+    repair.go_on()?;
+    let (repo, Found { at, chunks }) = (repair.repo, found);
+    let name = pack_name(&at.pack.id);
+    let mut stored = vec![0; at.row.stored as usize];
+    repo.store().get_range(&name, at.row.offset, &mut stored)?;
+    fetcher.open(at, &mut stored.clone(), &mut Decoder::new(), &mut Vec::new())?;
+    let context = Context::from_bytes(&at.context.context).named(name.as_str())?;
+    let frame = PackFrame {
+        context: &at.context,
+        seal: &repo.seal_row(&context)?,
+        codec: at.row.codec,
+        ordinal: at.row.ordinal,
+        plain: at.row.plain,
+        stored: &stored,
+        chunks,
+        bases: &at.bases,
+    };
+    mover.push(&at.pack, &frame)
 }
