@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
+use crate::backup::identify::About;
 use crate::backup::walk::{DirNode, Done};
 use crate::backup::work::Worker;
 use crate::error::Result;
@@ -182,8 +183,8 @@ impl Worker<'_> {
     }
 
     fn store_pair(&mut self, refs: &RefsNode, tree: &[u8]) -> Result<Directory> {
-        let refs = self.store(Recipient::Meta, &refs.to_bytes())?;
-        let tree = self.store(Recipient::Tree, tree)?;
+        let refs = self.store(Recipient::Meta, &refs.to_bytes(), About::default())?;
+        let tree = self.store(Recipient::Tree, tree, About::default())?;
         Ok(Directory { refs, tree })
     }
 
@@ -196,7 +197,7 @@ impl Worker<'_> {
                 let bytes = chunks.iter().map(|chunk| u64::from(chunk.len)).sum();
                 let count = chunks.len() as u64;
                 let node = RefsNode::List { chunks };
-                let id = self.store(Recipient::Meta, &node.to_bytes())?;
+                let id = self.store(Recipient::Meta, &node.to_bytes(), About::default())?;
                 rows.push(ListChild { id, chunks: count, bytes });
                 from = place + 1;
             }
@@ -216,7 +217,7 @@ impl Worker<'_> {
                 let chunks = lists.iter().map(|row| row.chunks).sum();
                 let bytes = lists.iter().map(|row| row.bytes).sum();
                 let node = RefsNode::ListInner { lists };
-                let id = self.store(Recipient::Meta, &node.to_bytes())?;
+                let id = self.store(Recipient::Meta, &node.to_bytes(), About::default())?;
                 above.push(ListChild { id, chunks, bytes });
                 from = place + 1;
             }

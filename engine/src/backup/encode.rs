@@ -4,9 +4,10 @@
 
 use std::ops::Range;
 
+use crate::backup::identify::About;
 use crate::backup::work::Worker;
 use crate::error::{Error, Named, Result};
-use crate::format::codec::Codec;
+use crate::format::codec::{Codec, Samples};
 use crate::format::id::ChunkId;
 use crate::format::pack::ChunkRow;
 use crate::format::seal::Recipient;
@@ -14,16 +15,30 @@ use crate::repo::session::{Encoded, SealedFrame};
 
 const BUNDLE_CHUNKS: usize = 16_384;
 
+/// Bundles of one recipient that a worker has open at once.
+const BUNDLES_MAX: usize = 6;
+
+/// What chunks of one bundle have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BundleClass {
+    pub recipient: Recipient,
+    pub samples: Option<Samples>,
+}
+
 /// Small chunks on their way into one frame.
 pub struct Bundle {
-    recipient: Recipient,
+    class: BundleClass,
     plain: Vec<u8>,
     rows: Vec<ChunkRow>,
 }
 
 impl Bundle {
-    pub fn new(recipient: Recipient) -> Self {
-        Self { recipient, plain: Vec::new(), rows: Vec::new() }
+    fn new(class: BundleClass, plain: Vec<u8>) -> Self {
+        Self { class, plain, rows: Vec::new() }
+    }
+
+    pub fn recipient(&self) -> Recipient {
+        self.class.recipient
     }
 
     pub fn append(&mut self, bytes: &[u8]) -> Range<usize> {
@@ -32,41 +47,69 @@ impl Bundle {
         start..self.plain.len()
     }
 
+    pub fn bytes(&self, place: &Range<usize>) -> &[u8] {
+        &self.plain[place.clone()]
+    }
+
     /// The chunk that was just appended turned out to be known.
     pub fn take_back(&mut self, place: &Range<usize>) {
         assert_eq!(place.end, self.plain.len(), "only the last one can be taken back");
         self.plain.truncate(place.start);
     }
 
-    /// `true`: the bundle is full.
-    pub fn keep(&mut self, id: ChunkId, place: &Range<usize>, full_bytes: usize) -> bool {
+    pub fn keep(&mut self, id: ChunkId, place: &Range<usize>) {
         let row = ChunkRow { id, offset: place.start as u32, len: place.len() as u32 };
         self.rows.push(row);
+    }
+
+    pub fn is_full(&self, full_bytes: usize) -> bool {
         self.plain.len() >= full_bytes || self.rows.len() >= BUNDLE_CHUNKS
     }
 }
 
 impl Worker<'_> {
-    pub fn bundle(&mut self, recipient: Recipient) -> &mut Bundle {
-        &mut self.bundles[recipient as usize - 1]
+    /// The open bundle of a class, or a new one; `give_back` must follow.
+    pub fn take_bundle(&mut self, class: BundleClass) -> Bundle {
+        match self.bundles.iter().position(|bundle| bundle.class == class) {
+            Some(place) => self.bundles.remove(place),
+            None => Bundle::new(class, self.spare.pop().unwrap_or_default()),
+        }
     }
 
-    pub fn bundle_bytes(&self, recipient: Recipient, place: &Range<usize>) -> &[u8] {
-        &self.bundles[recipient as usize - 1].plain[place.clone()]
-    }
-
-    pub fn flush_bundle(&mut self, recipient: Recipient) -> Result<()> {
-        let bundle = std::mem::replace(self.bundle(recipient), Bundle::new(recipient));
+    /// Bundles are kept in the order of their last use; one too many is stored as it is.
+    pub fn give_back(&mut self, bundle: Bundle) -> Result<()> {
         if bundle.rows.is_empty() {
+            self.spare.push(bundle.plain);
             return Ok(());
         }
-        let frame = self.frame(bundle.recipient, bundle.rows, &bundle.plain);
+        self.bundles.push(bundle);
+        if self.bundles.len() > BUNDLES_MAX {
+            let mut oldest = self.bundles.remove(0);
+            self.flush_bundle(&mut oldest)?;
+            self.give_back(oldest)?;
+        }
+        Ok(())
+    }
+
+    pub fn flush_bundles(&mut self) -> Result<()> {
+        while let Some(mut bundle) = self.bundles.pop() {
+            self.flush_bundle(&mut bundle)?;
+        }
+        Ok(())
+    }
+
+    /// Stores what is in the bundle, which is empty afterwards.
+    pub fn flush_bundle(&mut self, bundle: &mut Bundle) -> Result<()> {
+        let rows = std::mem::take(&mut bundle.rows);
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let BundleClass { recipient, samples } = bundle.class;
+        let frame = self.frame(recipient, rows, &bundle.plain, About { samples });
         // Bundles are private from the first byte on: what does not come back right was damaged by us.
         self.prove(&frame)?;
         self.pack(frame)?;
-        let mut plain = bundle.plain;
-        plain.clear();
-        self.bundle(recipient).plain = plain;
+        bundle.plain.clear();
         Ok(())
     }
 
@@ -76,12 +119,13 @@ impl Worker<'_> {
         recipient: Recipient,
         id: ChunkId,
         private: &[u8],
+        about: About,
     ) -> Result<bool> {
         let row = ChunkRow { id, offset: 0, len: private.len() as u32 };
         if self.work.options.no_verify && self.work.id(recipient, private)? != id {
             return Ok(false);
         }
-        let frame = self.frame(recipient, vec![row], private);
+        let frame = self.frame(recipient, vec![row], private, about);
         match self.prove(&frame) {
             Ok(()) => {}
             Err(_) if self.work.id(recipient, private)? != id => return Ok(false),
@@ -91,9 +135,15 @@ impl Worker<'_> {
         Ok(true)
     }
 
-    fn frame(&mut self, recipient: Recipient, chunks: Vec<ChunkRow>, plain: &[u8]) -> SealedFrame {
+    fn frame(
+        &mut self,
+        recipient: Recipient,
+        chunks: Vec<ChunkRow>,
+        plain: &[u8],
+        about: About,
+    ) -> SealedFrame {
         let mut bytes = Vec::with_capacity(plain.len() / 2 + 64);
-        let codec = self.encoder.encode_plain(plain, &mut bytes);
+        let codec = self.encoder.encode(plain, about.samples, &mut bytes);
         let plain_len = plain.len() as u32;
         let encoded = Encoded { codec, bytes, plain_len, chunks, bases: Vec::new() };
         self.work.packer.session().seal(recipient, encoded)

@@ -1,19 +1,27 @@
 //! Chunk → id → known? What is known costs a hash and a look-up; what is new is copied, because the source may change
 //! underneath, and goes on to be encoded.
 
+use crate::backup::encode::{Bundle, BundleClass};
 use crate::backup::work::{Work, Worker};
 use crate::error::Result;
+use crate::format::codec::Samples;
 use crate::format::id::ChunkId;
 use crate::format::seal::Recipient;
 use crate::repo::lookup::Claim;
 use crate::watch::Counter;
 
+/// What is known of a chunk beside its bytes, to store it in less space.
+#[derive(Clone, Copy, Default)]
+pub struct About {
+    pub samples: Option<Samples>,
+}
+
 impl Worker<'_> {
     /// Makes sure that a chunk is stored, and gives its id. `bytes` may be a map whose file
     /// changes: the id is that of bytes that were really stored.
-    pub fn store(&mut self, recipient: Recipient, bytes: &[u8]) -> Result<ChunkId> {
+    pub fn store(&mut self, recipient: Recipient, bytes: &[u8], about: About) -> Result<ChunkId> {
         if bytes.len() < self.work.bundle_below_bytes {
-            return self.store_small(recipient, bytes);
+            return self.store_small(recipient, bytes, about);
         }
         let id = self.work.id(recipient, bytes)?;
         if self.work.index.claim(&id) == Claim::Known {
@@ -23,7 +31,7 @@ impl Worker<'_> {
         let mut private = std::mem::take(&mut self.private);
         private.clear();
         private.extend_from_slice(bytes);
-        let stored = self.store_private(recipient, id, &private);
+        let stored = self.store_private(recipient, id, &private, about);
         self.private = private;
         stored
     }
@@ -34,8 +42,9 @@ impl Worker<'_> {
         recipient: Recipient,
         claimed: ChunkId,
         private: &[u8],
+        about: About,
     ) -> Result<ChunkId> {
-        if self.store_single(recipient, claimed, private)? {
+        if self.store_single(recipient, claimed, private, about)? {
             self.count_new(private.len());
             return Ok(claimed);
         }
@@ -45,26 +54,35 @@ impl Worker<'_> {
             self.work.count(Counter::ChunksKnown, 1);
             return Ok(id);
         }
-        let stored = self.store_single(recipient, id, private)?;
+        let stored = self.store_single(recipient, id, private, about)?;
         assert!(stored, "a private copy does not change");
         self.count_new(private.len());
         Ok(id)
     }
 
     /// Small chunks are copied first, into the bundle, and hashed there.
-    fn store_small(&mut self, recipient: Recipient, bytes: &[u8]) -> Result<ChunkId> {
-        let place = self.bundle(recipient).append(bytes);
-        let id = self.work.id(recipient, self.bundle_bytes(recipient, &place))?;
+    fn store_small(&mut self, recipient: Recipient, bytes: &[u8], about: About) -> Result<ChunkId> {
+        let class = BundleClass { recipient, samples: about.samples };
+        let mut bundle = self.take_bundle(class);
+        let stored = self.store_in(&mut bundle, bytes);
+        let full = stored.is_ok() && bundle.is_full(self.work.bundle_bytes);
+        if full {
+            self.flush_bundle(&mut bundle)?;
+        }
+        self.give_back(bundle)?;
+        stored
+    }
+
+    fn store_in(&mut self, bundle: &mut Bundle, bytes: &[u8]) -> Result<ChunkId> {
+        let place = bundle.append(bytes);
+        let id = self.work.id(bundle.recipient(), bundle.bytes(&place))?;
         if self.work.index.claim(&id) == Claim::Known {
-            self.bundle(recipient).take_back(&place);
+            bundle.take_back(&place);
             self.work.count(Counter::ChunksKnown, 1);
             return Ok(id);
         }
         self.count_new(bytes.len());
-        let full_bytes = self.work.bundle_bytes;
-        if self.bundle(recipient).keep(id, &place, full_bytes) {
-            self.flush_bundle(recipient)?;
-        }
+        bundle.keep(id, &place);
         Ok(id)
     }
 

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use crossbeam_channel::TrySendError;
 
+use crate::backup::identify::About;
 use crate::backup::read::{ATTEMPTS, time, unmoved};
 use crate::backup::walk::DirNode;
 use crate::backup::work::Worker;
@@ -173,7 +174,7 @@ impl Worker<'_> {
         self.work.go_on()?;
         let LargeChunk { large, window, range, at } = chunk;
         let bytes = &window.bytes()[range];
-        let id = self.store(Recipient::Data, bytes)?;
+        let id = self.store(Recipient::Data, bytes, About::default())?;
         self.work.count(Counter::BytesRead, bytes.len() as u64);
         let piece = Piece::Chunk { id, len: bytes.len() as u32 };
         if matches!(&*window, Window::Mapped(map) if map.faulted()) {

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
+use crate::backup::identify::About;
 use crate::backup::large::{Large, is_sparse};
 use crate::backup::unchanged::Was;
 use crate::backup::walk::{DirNode, Done};
@@ -227,7 +228,7 @@ impl Worker<'_> {
         let mut rest = &buffer[..];
         while !rest.is_empty() {
             let cut = self.work.chunker.first_cut(rest, true).expect("the end is in sight");
-            let id = self.store(Recipient::Data, &rest[..cut])?;
+            let id = self.store(Recipient::Data, &rest[..cut], About::default())?;
             pieces.push(Piece::Chunk { id, len: cut as u32 });
             rest = &rest[cut..];
         }

@@ -16,14 +16,12 @@ use crate::error::{Error, Result};
 use crate::format::codec::{Decoder, Encoder};
 use crate::format::id::SessionId;
 use crate::format::repo::ChunkerSpec;
-use crate::format::seal::Recipient;
 use crate::format::snapshot::Counts;
 use crate::format::snapshot::Directory;
 use crate::repo::Repo;
 use crate::repo::journal::Journal;
 use crate::repo::lookup::Index;
 use crate::repo::packer::{OpenPack, Packer};
-use crate::repo::session::FRAME_RECIPIENTS;
 use crate::sys::host::Owners;
 use crate::watch::{Counter, Problem, ProblemKind, Tally, Watch};
 
@@ -70,8 +68,10 @@ pub struct Worker<'w> {
     /// A finished frame, opened again, and decoded again.
     pub opened: Vec<u8>,
     pub proof: Vec<u8>,
-    /// Small chunks that share a frame, for each recipient.
-    pub bundles: [Bundle; 3],
+    /// Small chunks that will share a frame, by what they have in common; the last used last.
+    pub bundles: Vec<Bundle>,
+    /// Empty buffers of bundles.
+    pub spare: Vec<Vec<u8>>,
 }
 
 impl<'w> Work<'w> {
@@ -234,7 +234,8 @@ impl<'w> Worker<'w> {
             private: Vec::new(),
             opened: Vec::new(),
             proof: Vec::new(),
-            bundles: FRAME_RECIPIENTS.map(Bundle::new),
+            bundles: Vec::new(),
+            spare: Vec::new(),
         }
     }
 
@@ -257,8 +258,6 @@ impl<'w> Worker<'w> {
     /// Stores what is left in the bundles.
     pub fn flush(&mut self) -> Result<()> {
         self.work.go_on()?;
-        [Recipient::Data, Recipient::Tree, Recipient::Meta]
-            .into_iter()
-            .try_for_each(|recipient| self.flush_bundle(recipient))
+        self.flush_bundles()
     }
 }
