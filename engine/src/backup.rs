@@ -17,10 +17,12 @@
 
 pub mod assemble;
 pub mod chunk;
+pub mod cut;
 pub mod encode;
 pub mod identify;
 pub mod large;
 pub mod read;
+pub mod shape;
 pub mod unchanged;
 pub mod walk;
 

@@ -16,6 +16,12 @@ pub struct About {
     pub samples: Option<Samples>,
 }
 
+impl About {
+    pub fn samples(samples: Option<Samples>) -> Self {
+        Self { samples }
+    }
+}
+
 impl Worker<'_> {
     /// Makes sure that a chunk is stored, and gives its id. `bytes` may be a map whose file
     /// changes: the id is that of bytes that were really stored.
