@@ -206,7 +206,9 @@ fn unknown_values_of_undefined_length_hold_implicit_elements() {
         file.bytes.extend_from_slice(b"secret");
         file.end_item().end_sequence();
         if nested {
-            file.filler(20).end_item().end_sequence();
+            // Explicit again, as deep as that was.
+            file.filler(20).sequence((0x0008, 0x1111)).item().filler(20);
+            file.end_item().end_sequence().end_item().end_sequence();
         }
     }
     file.pixels(&vec![0; SLICE.bytes()]);
@@ -517,6 +519,28 @@ fn a_pad_byte_goes_with_the_last_frame() {
     file.image(image).pixels(&noise(7, image.bytes() + 1)).trailer(10);
     let [_, pixels @ .., _] = &lengths(&file.bytes)[..] else { panic!() };
     assert_eq!(pixels, [701 * 701, 701 * 701, 701 * 701 + 1]);
+}
+
+/// A stream's reader learns that it has seen the end only when it reads on.
+#[test]
+fn a_file_cut_off_in_its_pixels_is_cut_as_if_it_went_on() {
+    let chunker = Chunker::MinCdc { min: 256, max: 768 };
+    let mut file = Dicom::new(EXPLICIT);
+    file.image(Image { bits: 8, ..Image::gray_16(1000, 50) }).pixels(&[0; 50_000]);
+    let start = file.len() - 50_000;
+    for left in [100, 767, 768, 769, 1518] {
+        let file = &file.bytes[..start + left];
+        body::holds(file);
+        let cuts: Vec<_> = body::cuts(chunker, file, 5000).iter().map(|cut| cut.len).collect();
+        let wanted: &[usize] = match left {
+            100 => &[100],
+            767 => &[767],
+            768 => &[750, 18],
+            769 => &[750, 19],
+            _ => &[750, 750, 18],
+        };
+        assert_eq!(cuts[cuts.len() - wanted.len()..], *wanted, "{left}");
+    }
 }
 
 #[test]
