@@ -4,12 +4,13 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crossbeam_channel::TrySendError;
 
 use crate::backup::identify::About;
+use crate::backup::old::Old;
 use crate::backup::read::{ATTEMPTS, time, unmoved};
 use crate::backup::walk::DirNode;
 use crate::backup::work::Worker;
@@ -40,7 +41,11 @@ pub struct Large {
     stat: Stat,
     entry: Entry,
     was: Option<Record>,
+    /// Its last version, if chunks of that can be had.
+    old: Option<Old>,
     attempt: u32,
+    /// How far the scan has come.
+    scanned: AtomicU64,
     pieces: Mutex<Vec<Option<Piece>>>,
     /// Chunks under way, and one for the scan.
     pending: AtomicUsize,
@@ -53,7 +58,10 @@ pub struct LargeChunk {
     large: Arc<Large>,
     window: Arc<Window>,
     range: Range<usize>,
+    /// Its place among the pieces.
     at: usize,
+    /// Its place in the file.
+    offset: u64,
 }
 
 enum Window {
@@ -78,6 +86,7 @@ impl Large {
         stat: Stat,
         entry: Entry,
         was: Option<Record>,
+        old: Option<Old>,
     ) -> Self {
         Self {
             dir,
@@ -86,17 +95,20 @@ impl Large {
             stat,
             entry,
             was,
+            old,
             attempt: 1,
+            scanned: AtomicU64::new(0),
             pieces: Mutex::default(),
             pending: AtomicUsize::new(1),
             torn: AtomicBool::new(false),
         }
     }
 
-    fn push(&self, piece: Option<Piece>) -> usize {
+    /// The next piece; a chunk's is put in later.
+    fn push(&self, piece: Option<Piece>, len: u64) -> (usize, u64) {
         let mut pieces = self.pieces.lock().expect("no panic holds this lock");
         pieces.push(piece);
-        pieces.len() - 1
+        (pieces.len() - 1, self.scanned.fetch_add(len, Ordering::Relaxed))
     }
 }
 
@@ -116,7 +128,8 @@ impl Worker<'_> {
         let mut at = 0;
         for range in ranges {
             if range.start > at {
-                large.push(Some(Piece::Hole { len: range.start - at }));
+                let len = range.start - at;
+                large.push(Some(Piece::Hole { len }), len);
             }
             at = range.end;
             if let Err(error) = self.scan_range(&large, range)? {
@@ -124,7 +137,8 @@ impl Worker<'_> {
             }
         }
         if at < size {
-            large.push(Some(Piece::Hole { len: size - at }));
+            let len = size - at;
+            large.push(Some(Piece::Hole { len }), len);
         }
         self.large_part_done(large)
     }
@@ -154,10 +168,11 @@ impl Worker<'_> {
         let mut from = 0;
         while from < bytes.len() {
             let Some(cut) = self.work.chunker.first_cut(&bytes[from..], last) else { break };
-            let at = large.push(None);
+            let (at, offset) = large.push(None, cut as u64);
             large.pending.fetch_add(1, Ordering::Relaxed);
             let range = from..from + cut;
-            let chunk = LargeChunk { large: large.clone(), window: window.clone(), range, at };
+            let (large, window) = (large.clone(), window.clone());
+            let chunk = LargeChunk { large, window, range, at, offset };
             let left = match &self.queues {
                 Some(queues) => queues.chunks.try_send(chunk).err().map(TrySendError::into_inner),
                 None => Some(chunk),
@@ -172,9 +187,10 @@ impl Worker<'_> {
 
     pub fn large_chunk(&mut self, chunk: LargeChunk) -> Result<()> {
         self.work.go_on()?;
-        let LargeChunk { large, window, range, at } = chunk;
+        let LargeChunk { large, window, range, at, offset } = chunk;
         let bytes = &window.bytes()[range];
-        let id = self.store(Recipient::Data, bytes, About::default())?;
+        let old = large.old.as_ref().map(|old| (old, offset));
+        let id = self.store(Recipient::Data, bytes, About { samples: None, old })?;
         self.work.count(Counter::BytesRead, bytes.len() as u64);
         let piece = Piece::Chunk { id, len: bytes.len() as u32 };
         if matches!(&*window, Window::Mapped(map) if map.faulted()) {
@@ -212,7 +228,8 @@ impl Worker<'_> {
                 entry.mtime = time(after.mtime);
                 entry.ctime = Some(time(after.ctime));
                 let (dir, file, was) = (large.dir.clone(), large.file.clone(), large.was.clone());
-                let mut again = Large::new(dir, large.place, file, after, entry, was);
+                let old = self.work.old(was.as_ref());
+                let mut again = Large::new(dir, large.place, file, after, entry, was, old);
                 again.attempt = large.attempt + 1;
                 return self.scan(Arc::new(again));
             }
@@ -240,7 +257,9 @@ impl Worker<'_> {
         let dir = DirNode::new(b"/".to_vec(), None, vec![name.into()], None, None, None);
         let stat = stream_stat(self.work.started);
         let entry = self.work.entry(name, &stat, Vec::new());
-        let large = Arc::new(Large::new(dir.clone(), 0, None, stat, entry, None));
+        let was = self.work.before.record(&dir, name, &dir.path_of(name))?;
+        let old = self.work.old(was.as_ref());
+        let large = Arc::new(Large::new(dir.clone(), 0, None, stat, entry, was, old));
         let window_bytes = STREAM_WINDOW_BYTES.max(4 * self.work.chunker.max_bytes());
         let mut rest = Vec::new();
         loop {
