@@ -18,11 +18,13 @@
 pub mod assemble;
 pub mod bases;
 pub mod chunk;
+pub mod cut;
 pub mod encode;
 pub mod identify;
 pub mod large;
 pub mod old;
 pub mod read;
+pub mod shape;
 pub mod unchanged;
 pub mod walk;
 

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
+use crate::backup::cut::{Cut, Cutter};
 use crate::backup::identify::About;
 use crate::backup::large::{Large, is_sparse};
 use crate::backup::old::Old;
@@ -231,12 +232,13 @@ impl Worker<'_> {
         entry.size = Some(buffer.len() as u64);
         let mut pieces = Vec::new();
         let mut rest = &buffer[..];
-        while !rest.is_empty() {
-            let cut = self.work.chunker.first_cut(rest, true).expect("the end is in sight");
+        let mut cutter = Cutter::new(self.work.chunker, rest);
+        while let Some(Cut { len, samples }) = cutter.next(rest, true) {
             let old = old.map(|old| (old, (buffer.len() - rest.len()) as u64));
-            let id = self.store(Recipient::Data, &rest[..cut], About { samples: None, old })?;
-            pieces.push(Piece::Chunk { id, len: cut as u32 });
-            rest = &rest[cut..];
+            let (chunk, after) = rest.split_at(len);
+            let id = self.store(Recipient::Data, chunk, About { samples, old })?;
+            pieces.push(Piece::Chunk { id, len: len as u32 });
+            rest = after;
         }
         self.file = buffer;
         Ok(Ok(pieces))
