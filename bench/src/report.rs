@@ -125,7 +125,9 @@ impl Report<'_> {
             "\nPeak memory is `ru_maxrss`, in which pages of mapped files count. \"× best peer\" is \
              the shortest wall time of any other tool over this tool's: above 1 is faster than all \
              others. \"of rustic\" and \"of least\" are what the command added to the repository over what \
-             rustic added and over the least that any other tool added: below 1 is smaller.\n\n\
+             rustic added and over the least that any other tool added: below 1 is smaller. The next \
+             version of Csv has 1 % of its rows changed and 0.2 % appended, that of Ct is exported \
+             again under other file names with other headers.\n\n\
              | corpus | case | tool | wall s | CPU s | rate | peak MiB | × best peer | repository MiB \
              | added MiB | of source | of rustic | of least |\n\
              |---|---|---|---|---|---|---|---|---|---|---|---|---|\n",
