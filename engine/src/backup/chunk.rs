@@ -73,6 +73,14 @@ impl Chunker {
         }
     }
 
+    /// A source of up to so many bytes is one chunk.
+    pub fn whole_bytes(&self) -> usize {
+        match *self {
+            Chunker::MinCdc { min, max } => (min + min / 4).min(max - 1) as usize,
+            Chunker::FastCdc { min, .. } => min as usize,
+        }
+    }
+
     /// No chunk but the last of a source is shorter.
     pub fn min_bytes(&self) -> usize {
         match *self {
