@@ -4,13 +4,14 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crossbeam_channel::TrySendError;
 
 use crate::backup::cut::{Cut, Cutter};
 use crate::backup::identify::About;
+use crate::backup::old::Old;
 use crate::backup::read::{ATTEMPTS, time, unmoved};
 use crate::backup::shape::HEAD_BYTES_MAX;
 use crate::backup::walk::DirNode;
@@ -43,7 +44,11 @@ pub struct Large {
     stat: Stat,
     entry: Entry,
     was: Option<Record>,
+    /// Its last version, if chunks of that can be had.
+    old: Option<Old>,
     attempt: u32,
+    /// How far the scan has come.
+    scanned: AtomicU64,
     pieces: Mutex<Vec<Option<Piece>>>,
     /// Chunks under way, and one for the scan.
     pending: AtomicUsize,
@@ -57,7 +62,10 @@ pub struct LargeChunk {
     window: Arc<Window>,
     range: Range<usize>,
     samples: Option<Samples>,
+    /// Its place among the pieces.
     at: usize,
+    /// Its place in the file.
+    offset: u64,
 }
 
 enum Window {
@@ -82,6 +90,7 @@ impl Large {
         stat: Stat,
         entry: Entry,
         was: Option<Record>,
+        old: Option<Old>,
     ) -> Self {
         Self {
             dir,
@@ -90,17 +99,20 @@ impl Large {
             stat,
             entry,
             was,
+            old,
             attempt: 1,
+            scanned: AtomicU64::new(0),
             pieces: Mutex::default(),
             pending: AtomicUsize::new(1),
             torn: AtomicBool::new(false),
         }
     }
 
-    fn push(&self, piece: Option<Piece>) -> usize {
+    /// The next piece; a chunk's is put in later.
+    fn push(&self, piece: Option<Piece>, len: u64) -> (usize, u64) {
         let mut pieces = self.pieces.lock().expect("no panic holds this lock");
         pieces.push(piece);
-        pieces.len() - 1
+        (pieces.len() - 1, self.scanned.fetch_add(len, Ordering::Relaxed))
     }
 }
 
@@ -120,7 +132,8 @@ impl Worker<'_> {
         let mut at = 0;
         for range in ranges {
             if range.start > at {
-                large.push(Some(Piece::Hole { len: range.start - at }));
+                let len = range.start - at;
+                large.push(Some(Piece::Hole { len }), len);
             }
             at = range.end;
             if let Err(error) = self.scan_range(&large, range)? {
@@ -128,7 +141,8 @@ impl Worker<'_> {
             }
         }
         if at < size {
-            large.push(Some(Piece::Hole { len: size - at }));
+            let len = size - at;
+            large.push(Some(Piece::Hole { len }), len);
         }
         self.large_part_done(large)
     }
@@ -169,10 +183,10 @@ impl Worker<'_> {
         let bytes = window.bytes();
         let mut from = 0;
         while let Some(Cut { len, samples }) = cutter.next(&bytes[from..], last) {
-            let at = large.push(None);
+            let (at, offset) = large.push(None, len as u64);
             large.pending.fetch_add(1, Ordering::Relaxed);
             let (large, window, range) = (large.clone(), window.clone(), from..from + len);
-            let chunk = LargeChunk { large, window, range, samples, at };
+            let chunk = LargeChunk { large, window, range, samples, at, offset };
             let left = match &self.queues {
                 Some(queues) => queues.chunks.try_send(chunk).err().map(TrySendError::into_inner),
                 None => Some(chunk),
@@ -187,9 +201,10 @@ impl Worker<'_> {
 
     pub fn large_chunk(&mut self, chunk: LargeChunk) -> Result<()> {
         self.work.go_on()?;
-        let LargeChunk { large, window, range, samples, at } = chunk;
+        let LargeChunk { large, window, range, samples, at, offset } = chunk;
         let bytes = &window.bytes()[range];
-        let id = self.store(Recipient::Data, bytes, About::samples(samples))?;
+        let old = large.old.as_ref().map(|old| (old, offset));
+        let id = self.store(Recipient::Data, bytes, About { samples, old })?;
         self.work.count(Counter::BytesRead, bytes.len() as u64);
         let piece = Piece::Chunk { id, len: bytes.len() as u32 };
         if matches!(&*window, Window::Mapped(map) if map.faulted()) {
@@ -227,7 +242,8 @@ impl Worker<'_> {
                 entry.mtime = time(after.mtime);
                 entry.ctime = Some(time(after.ctime));
                 let (dir, file, was) = (large.dir.clone(), large.file.clone(), large.was.clone());
-                let mut again = Large::new(dir, large.place, file, after, entry, was);
+                let old = self.work.old(was.as_ref());
+                let mut again = Large::new(dir, large.place, file, after, entry, was, old);
                 again.attempt = large.attempt + 1;
                 return self.scan(Arc::new(again));
             }
@@ -255,7 +271,9 @@ impl Worker<'_> {
         let dir = DirNode::new(b"/".to_vec(), None, vec![name.into()], None, None, None);
         let stat = stream_stat(self.work.started);
         let entry = self.work.entry(name, &stat, Vec::new());
-        let large = Arc::new(Large::new(dir.clone(), 0, None, stat, entry, None));
+        let was = self.work.before.record(&dir, name, &dir.path_of(name))?;
+        let old = self.work.old(was.as_ref());
+        let large = Arc::new(Large::new(dir.clone(), 0, None, stat, entry, was, old));
         let window_bytes = STREAM_WINDOW_BYTES.max(4 * self.work.chunker.max_bytes());
         let (mut rest, mut cutter) = (Vec::new(), None);
         loop {

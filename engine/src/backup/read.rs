@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::backup::cut::{Cut, Cutter};
 use crate::backup::identify::About;
 use crate::backup::large::{Large, is_sparse};
+use crate::backup::old::Old;
 use crate::backup::unchanged::Was;
 use crate::backup::walk::{DirNode, Done};
 use crate::backup::work::{Work, Worker};
@@ -154,10 +155,13 @@ impl Worker<'_> {
             entry.hard_link = Some(work.links.group(&stat, group, &path));
         }
         if stat.size >= LARGE_BYTES || is_sparse(&stat) {
-            let large = Large::new(dir.clone(), place, Some(Arc::new(file)), stat, entry, was);
+            let old = work.old(was.as_ref());
+            let file = Some(Arc::new(file));
+            let large = Large::new(dir.clone(), place, file, stat, entry, was, old);
             return self.scan(Arc::new(large));
         }
-        match self.small(&file, stat, &mut entry) {
+        let old = work.old(was.as_ref());
+        match self.small(&file, stat, &mut entry, old.as_ref()) {
             Ok(Ok(pieces)) => self.file_done(dir, place, &path, &stat, entry, pieces, was),
             Ok(Err(error)) => self.unread(dir, place, &path, error),
             Err(error) => Err(error),
@@ -199,6 +203,7 @@ impl Worker<'_> {
         file: &File,
         mut stat: Stat,
         entry: &mut Entry,
+        old: Option<&Old>,
     ) -> Result<io::Result<Vec<Piece>>> {
         let mut buffer = std::mem::take(&mut self.file);
         for attempt in 1..=ATTEMPTS {
@@ -229,8 +234,9 @@ impl Worker<'_> {
         let mut rest = &buffer[..];
         let mut cutter = Cutter::new(self.work.chunker, rest);
         while let Some(Cut { len, samples }) = cutter.next(rest, true) {
+            let old = old.map(|old| (old, (buffer.len() - rest.len()) as u64));
             let (chunk, after) = rest.split_at(len);
-            let id = self.store(Recipient::Data, chunk, About::samples(samples))?;
+            let id = self.store(Recipient::Data, chunk, About { samples, old })?;
             pieces.push(Piece::Chunk { id, len: len as u32 });
             rest = after;
         }
