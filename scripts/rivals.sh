@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# Installs the tools that bench/ compares Strongroom with: restic (apt), borg (pip, else apt), rustic and
-# bupstash (cargo; they build for many minutes). One that fails does not stop the others; the end
-# says which are there. What apt has may be years old: look at the versions before quoting numbers. Run it niced: nice -n 15 bash scripts/rivals.sh
+# Installs the tools that bench/ compares Strongroom with: restic (apt), borg (pip, else apt), rustic
+# and bupstash (cargo: on two busy cores 15 and 5 minutes, into ~/.cargo/bin). One that fails does not
+# stop the others; the end says which are there. What apt has may be years old: look at the versions
+# before quoting numbers. Run it niced: nice -n 15 bash scripts/rivals.sh
 set -uo pipefail
 
-RUSTIC_VERSION=${RUSTIC_VERSION:-}
-BUPSTASH_VERSION=${BUPSTASH_VERSION:-}
+# With these both built on 2026-11-22 and the runner's commands work; empty: the newest.
+RUSTIC_VERSION=${RUSTIC_VERSION-0.11.4}
+BUPSTASH_VERSION=${BUPSTASH_VERSION-0.12.0}
 VENV=${VENV:-/opt/rivals}
 BIN=${BIN:-/usr/local/bin}
 

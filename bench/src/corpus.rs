@@ -28,8 +28,22 @@ pub enum Kind {
     CsvNight2,
     /// CT slices, 512 × 512 × 16 bit, as DICOM Part 10 files.
     Ct,
+    /// The same slices exported again: other file names, UIDs and subject, private elements before
+    /// the pixel data.
+    CtReexport,
     /// Files of 1 to 16 KiB of XML and notes in nested folders.
     Small,
+}
+
+impl Kind {
+    /// The same source later.
+    pub fn next(self) -> Option<Kind> {
+        match self {
+            Kind::Csv => Some(Kind::CsvNight2),
+            Kind::Ct => Some(Kind::CtReexport),
+            Kind::Incompressible | Kind::CsvNight2 | Kind::CtReexport | Kind::Small => None,
+        }
+    }
 }
 
 /// What to generate. `size_bytes` is met to within one file or a few percent.
@@ -47,7 +61,8 @@ pub fn generate(spec: Spec, folder: &Path) -> io::Result<()> {
         Kind::Incompressible => incompressible(spec, folder),
         Kind::Csv => csv(spec, folder, 1),
         Kind::CsvNight2 => csv(spec, folder, 2),
-        Kind::Ct => ct(spec, folder),
+        Kind::Ct => ct(spec, folder, false),
+        Kind::CtReexport => ct(spec, folder, true),
         Kind::Small => small(spec, folder),
     }
 }
@@ -164,14 +179,19 @@ fn write_row(
     )
 }
 
-fn ct(spec: Spec, folder: &Path) -> io::Result<()> {
+fn ct(spec: Spec, folder: &Path, again: bool) -> io::Result<()> {
     let slices = ((spec.size_bytes + dicom::SLICE_BYTES / 2) / dicom::SLICE_BYTES).max(1);
-    for slice in 0..slices {
-        let series = slice / dicom::SLICES_PER_SERIES;
-        let folder = folder.join(format!("series-{series:03}"));
+    for number in 0..slices {
+        let series = number / dicom::SLICES_PER_SERIES;
+        let slice = number % dicom::SLICES_PER_SERIES;
+        let (folder, name) = if again {
+            (folder.join(format!("reader-2/{series:03}")), format!("IM{number:06}.dcm"))
+        } else {
+            (folder.join(format!("series-{series:03}")), format!("{slice:04}.dcm"))
+        };
         fs::create_dir_all(&folder)?;
-        let mut out = create(folder.join(format!("{:04}.dcm", slice % dicom::SLICES_PER_SERIES)))?;
-        dicom::write_slice(&mut out, spec.seed, series, slice % dicom::SLICES_PER_SERIES)?;
+        let mut out = create(folder.join(name))?;
+        dicom::write_slice(&mut out, dicom::Slice { seed: spec.seed, series, slice, again })?;
         out.flush()?;
     }
     Ok(())
@@ -215,7 +235,7 @@ mod tests {
     use std::path::Path;
 
     use super::{Kind, Spec, generate};
-    use crate::tree;
+    use crate::{dicom, tree};
 
     const MIB: u64 = 1 << 20;
 
@@ -238,6 +258,7 @@ mod tests {
             (Kind::Csv, "dca8c0a8ad9bfb22"),
             (Kind::CsvNight2, "4037120f90df5197"),
             (Kind::Ct, "7ea2177e237bf761"),
+            (Kind::CtReexport, "78924fe8d529dd79"),
             (Kind::Small, "01d692be230ce822"),
         ] {
             let folder = tempfile::tempdir().expect("a folder");
@@ -274,15 +295,56 @@ mod tests {
         assert!((8..=12).contains(&permille), "{permille} per mille of the rows changed");
     }
 
+    /// Header and pixel data of a slice.
+    fn slice(kind: Kind, name: &str) -> (Vec<u8>, Vec<u8>) {
+        let folder = tempfile::tempdir().expect("a folder");
+        generate(spec(kind), folder.path()).expect("generated");
+        let path = folder.path().join(name);
+        assert!(dicom::is_native_16_bit(&path).expect("read"));
+        let mut header = fs::read(path).expect("a slice");
+        let pixels = [0xe0, 0x7f, 0x10, 0x00, b'O', b'W', 0, 0, 0, 0, 8, 0];
+        let at = header.windows(12).position(|w| w == pixels).expect("pixel data");
+        let pixels = header.split_off(at + 12);
+        (header, pixels)
+    }
+
     #[test]
     fn slices_are_dicom() {
+        let (header, pixels) = slice(Kind::Ct, "series-000/0001.dcm");
+        assert_eq!(&header[..128], &[0; 128]);
+        assert_eq!(&header[128..132], b"DICM");
+        assert_eq!(pixels.len(), 512 * 512 * 2);
+    }
+
+    #[test]
+    fn what_is_exported_again_has_the_same_pixels_elsewhere() {
+        let (header, pixels) = slice(Kind::Ct, "series-000/0001.dcm");
+        let (header_again, pixels_again) = slice(Kind::CtReexport, "reader-2/000/IM000001.dcm");
+        assert!(pixels == pixels_again);
+        assert!(header_again.len() > header.len() + 50, "{}", header_again.len());
+    }
+
+    #[test]
+    fn only_native_16_bit_dicom_is_taken_for_it() {
         let folder = tempfile::tempdir().expect("a folder");
-        generate(spec(Kind::Ct), folder.path()).expect("generated");
-        let bytes = fs::read(folder.path().join("series-000/0000.dcm")).expect("a slice");
-        assert_eq!(&bytes[..128], &[0; 128]);
-        assert_eq!(&bytes[128..132], b"DICM");
-        let pixels = [0xe0, 0x7f, 0x10, 0x00, b'O', b'W', 0, 0, 0, 0, 8, 0];
-        let at = bytes.windows(12).position(|w| w == pixels).expect("pixel data");
-        assert_eq!(bytes.len() - at - 12, 512 * 512 * 2);
+        let path = folder.path().join("file");
+        let (mut file, _) = slice(Kind::Ct, "series-000/0001.dcm");
+        let check = |bytes: &[u8], expected| {
+            fs::write(&path, bytes).expect("written");
+            assert_eq!(dicom::is_native_16_bit(&path).expect("read"), expected);
+        };
+        check(&file, true);
+        check(&file[..100], false);
+        check(b"STUDYID,SITEID,USUBJID", false);
+        let at = |bytes: &[u8], what: &[u8]| {
+            bytes.windows(what.len()).position(|window| window == what).expect("is there")
+        };
+        let bits = at(&file, b"\x28\x00\x00\x01US\x02\x00") + 8;
+        file[bits] = 8;
+        check(&file, false);
+        file[bits] = 16;
+        let syntax = at(&file, b"1.2.840.10008.1.2.1") + 18;
+        file[syntax] = b'5';
+        check(&file, false);
     }
 }

@@ -4,7 +4,9 @@
 //! smoothly between lattice points, under noise that is correlated along rows and columns as
 //! reconstruction leaves it. No image a radiologist would believe.
 
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::Path;
 
 use crate::corpus::Rng;
 
@@ -17,21 +19,36 @@ const SIDE: usize = 512;
 const LATTICE: usize = 32;
 const LATTICE_POINTS: usize = SIDE / LATTICE + 1;
 const UID_ROOT: &str = "1.2.826.0.1.3680043.10.1479";
+/// Of the station that exports a study again under identifiers of its own.
+const UID_ROOT_AGAIN: &str = "1.2.826.0.1.3680043.10.1479.20261122.7";
 const CT_IMAGE_STORAGE: &str = "1.2.840.10008.5.1.4.1.1.2";
 const EXPLICIT_LITTLE_ENDIAN: &str = "1.2.840.10008.1.2.1";
 
-/// Writes slice `slice` of series `series`, both counted from 0.
-pub fn write_slice(out: &mut impl Write, seed: u64, series: u64, slice: u64) -> io::Result<()> {
-    out.write_all(&header(seed, series, slice))?;
-    for row in pixels(seed, series, slice).chunks_exact(SIDE) {
+/// Which picture, and how often its study has been exported before.
+#[derive(Clone, Copy)]
+pub struct Slice {
+    pub seed: u64,
+    /// Both counted from 0.
+    pub series: u64,
+    pub slice: u64,
+    /// Other UIDs, another subject, private elements of a length that differs from slice to slice;
+    /// the same pixels.
+    pub again: bool,
+}
+
+pub fn write_slice(out: &mut impl Write, of: Slice) -> io::Result<()> {
+    out.write_all(&header(of))?;
+    for row in pixels(of.seed, of.series, of.slice).chunks_exact(SIDE) {
         let bytes: Vec<u8> = row.iter().flat_map(|sample| sample.to_le_bytes()).collect();
         out.write_all(&bytes)?;
     }
     Ok(())
 }
 
-fn header(seed: u64, series: u64, slice: u64) -> Vec<u8> {
-    let study_uid = format!("{UID_ROOT}.{}", seed % 1_000_000);
+fn header(Slice { seed, series, slice, again }: Slice) -> Vec<u8> {
+    let root = if again { UID_ROOT_AGAIN } else { UID_ROOT };
+    let subject = if again { "EXPORTED^AGAIN^FOR THE CENTRAL READER" } else { "SUBJECT^GENERATED" };
+    let study_uid = format!("{root}.{}", seed % 1_000_000);
     let series_uid = format!("{study_uid}.{}", series + 1);
     let instance_uid = format!("{series_uid}.{}", slice + 1);
     let mut meta = Vec::new();
@@ -53,7 +70,7 @@ fn header(seed: u64, series: u64, slice: u64) -> Vec<u8> {
         ((0x0008, 0x0020), b"DA", "20260112"),
         ((0x0008, 0x0060), b"CS", "CT"),
         ((0x0008, 0x0070), b"LO", "Strongroom corpus"),
-        ((0x0010, 0x0010), b"PN", "SUBJECT^GENERATED"),
+        ((0x0010, 0x0010), b"PN", subject),
         ((0x0010, 0x0020), b"LO", &format!("STR-{:05}", seed % 100_000)),
         ((0x0018, 0x0050), b"DS", "2.0"),
         ((0x0018, 0x0060), b"DS", "120"),
@@ -65,20 +82,30 @@ fn header(seed: u64, series: u64, slice: u64) -> Vec<u8> {
     ] {
         element(&mut out, tag, vr, value.as_bytes());
     }
-    let side = (SIDE as u16).to_le_bytes();
-    element(&mut out, (0x0028, 0x0002), b"US", &1u16.to_le_bytes());
-    element(&mut out, (0x0028, 0x0004), b"CS", b"MONOCHROME2");
-    element(&mut out, (0x0028, 0x0010), b"US", &side);
-    element(&mut out, (0x0028, 0x0011), b"US", &side);
-    element(&mut out, (0x0028, 0x0030), b"DS", b"0.9765625\\0.9765625");
-    for (number, value) in [(0x0100, 16u16), (0x0101, 12), (0x0102, 11), (0x0103, 0)] {
-        element(&mut out, (0x0028, number), b"US", &value.to_le_bytes());
+    image_module(&mut out);
+    if again {
+        let trail =
+            format!("export 2 of slice {slice}; {}", "reviewed; ".repeat(slice as usize % 9));
+        element(&mut out, (0x0029, 0x0010), b"LO", b"STRONGROOM EXPORT");
+        element(&mut out, (0x0029, 0x1001), b"LT", trail.as_bytes());
     }
-    element(&mut out, (0x0028, 0x1052), b"DS", b"-1024");
-    element(&mut out, (0x0028, 0x1053), b"DS", b"1");
     out.extend_from_slice(&[0xe0, 0x7f, 0x10, 0x00, b'O', b'W', 0, 0]);
     out.extend_from_slice(&((SIDE * SIDE * 2) as u32).to_le_bytes());
     out
+}
+
+fn image_module(out: &mut Vec<u8>) {
+    let side = (SIDE as u16).to_le_bytes();
+    element(out, (0x0028, 0x0002), b"US", &1u16.to_le_bytes());
+    element(out, (0x0028, 0x0004), b"CS", b"MONOCHROME2");
+    element(out, (0x0028, 0x0010), b"US", &side);
+    element(out, (0x0028, 0x0011), b"US", &side);
+    element(out, (0x0028, 0x0030), b"DS", b"0.9765625\\0.9765625");
+    for (number, value) in [(0x0100, 16u16), (0x0101, 12), (0x0102, 11), (0x0103, 0)] {
+        element(out, (0x0028, number), b"US", &value.to_le_bytes());
+    }
+    element(out, (0x0028, 0x1052), b"DS", b"-1024");
+    element(out, (0x0028, 0x1053), b"DS", b"1");
 }
 
 /// One data element, value padded to even length (UIDs and binary with 0, text with a space).
@@ -153,4 +180,31 @@ impl SmoothField {
         let sum = along(cell_y) * (LATTICE as i64 - part_y) + along(cell_y + 1) * part_y;
         sum / (LATTICE * LATTICE * LATTICE) as i64
     }
+}
+
+/// Longest prefix of a file in which its transfer syntax and image attributes are looked for.
+const HEAD_BYTES: u64 = 256 << 10;
+
+/// Whether this is a Part 10 file with uncompressed little-endian samples of 16 bits. Looks for the
+/// elements' bytes instead of parsing: good enough to pick what is measured, for nothing else.
+pub fn is_native_16_bit(path: &Path) -> io::Result<bool> {
+    let mut head = Vec::new();
+    File::open(path)?.take(HEAD_BYTES).read_to_end(&mut head)?;
+    if head.get(128..132) != Some(b"DICM") {
+        return Ok(false);
+    }
+    let after = |element: &[u8]| {
+        let at = head.windows(element.len()).position(|window| window == element)?;
+        head.get(at + element.len()..)
+    };
+    let syntax = after(b"\x02\x00\x10\x00UI").and_then(|value| {
+        let len = usize::from(u16::from_le_bytes([*value.first()?, *value.get(1)?]));
+        Some(value.get(2..2 + len)?.trim_ascii_end())
+    });
+    let native = [&b"1.2.840.10008.1.2"[..], EXPLICIT_LITTLE_ENDIAN.as_bytes()];
+    let syntax = syntax.map(|uid| uid.strip_suffix(b"\0").unwrap_or(uid));
+    let bits = [&b"\x28\x00\x00\x01US\x02\x00"[..], b"\x28\x00\x00\x01\x02\x00\x00\x00"];
+    let bits = bits.iter().find_map(|element| after(element));
+    Ok(syntax.is_some_and(|uid| native.contains(&uid))
+        && bits.is_some_and(|value| value.starts_with(&[16, 0])))
 }

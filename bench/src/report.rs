@@ -1,23 +1,26 @@
-//! Medians of what was measured, as Markdown for people and JSON for machines.
+//! Medians of the end-to-end runs, as Markdown for people and JSON for machines, and what every
+//! report begins with. That of the series is `series_report.rs`.
 
 use std::fmt::Write;
+use std::path::PathBuf;
 
+use clap::ValueEnum;
 use serde_json::{Value, json};
 
-use crate::corpus::Kind;
 use crate::e2e::{Case, CorpusFacts, Options, Outcome, Sample};
 use crate::machine::Machine;
 use crate::tools::Tool;
 
-const CASES: [Case; 7] = [
-    Case::First,
-    Case::Unchanged,
-    Case::Touched,
-    Case::NightTwo,
-    Case::Restore,
-    Case::RestoreAgain,
-    Case::Check,
-];
+/// Sources whose files are smaller on average are measured in files a second.
+const SMALL_BYTES: u64 = 64 << 10;
+
+/// What was measured, how often and where.
+pub struct Head<'a> {
+    machine: &'a Machine,
+    rounds: u32,
+    versions: Vec<(Tool, String)>,
+    failures: &'a [String],
+}
 
 /// One line of the table: a tool's medians in one case on one corpus.
 struct Row<'a> {
@@ -29,51 +32,40 @@ struct Row<'a> {
     cpu_s: f64,
     peak_rss_bytes: f64,
     repository_bytes: f64,
+    added_bytes: f64,
 }
 
 pub struct Report<'a> {
-    machine: &'a Machine,
+    head: Head<'a>,
     options: &'a Options,
-    versions: Vec<(Tool, String)>,
-    failures: &'a [String],
+    corpora: &'a [CorpusFacts],
     rows: Vec<Row<'a>>,
 }
 
-pub fn report<'a>(machine: &'a Machine, options: &'a Options, outcome: &'a Outcome) -> Report<'a> {
-    let mut rows = Vec::new();
-    for corpus in &outcome.corpora {
-        for case in CASES {
-            for (tool, _) in &options.tools {
-                let is_ours =
-                    |s: &&Sample| s.kind == corpus.kind && s.case == case && s.tool == *tool;
-                let samples: Vec<&Sample> = outcome.samples.iter().filter(is_ours).collect();
-                rows.extend(row(corpus, case, *tool, &samples));
-            }
-        }
+impl<'a> Head<'a> {
+    pub fn new(
+        machine: &'a Machine,
+        rounds: u32,
+        tools: &[(Tool, PathBuf)],
+        failures: &'a [String],
+    ) -> Head<'a> {
+        let version = |(tool, program): &(Tool, PathBuf)| {
+            (*tool, tool.version(program).unwrap_or_else(|| "unknown".to_owned()))
+        };
+        Head { machine, rounds, versions: tools.iter().map(version).collect(), failures }
     }
-    let version = |(tool, program): &(Tool, std::path::PathBuf)| {
-        (*tool, tool.version(program).unwrap_or_else(|| "unknown".to_owned()))
-    };
-    let versions = options.tools.iter().map(version).collect();
-    Report { machine, options, versions, failures: &outcome.failures, rows }
-}
 
-impl Report<'_> {
-    pub fn markdown(&self) -> String {
-        let mut out = String::new();
+    pub fn markdown(&self, sources: &str) -> String {
         let machine = self.machine;
-        let _ = writeln!(
-            out,
-            "{}, {} cores, {} GiB, Linux {}, work folder on {}; {} rounds, tools alternating, \
-             medians; sources of {} MiB in the page cache, seed {}.\n",
+        let mut out = format!(
+            "{}, {} cores, {} GiB, Linux {}, work folder on {}; key files or passwords, no parity; \
+             {} rounds, tools alternating, medians; {sources}.\n\n",
             machine.cpu,
             machine.cores,
             machine.memory_gib,
             machine.kernel,
             machine.work_on,
-            self.options.rounds,
-            self.options.size_bytes >> 20,
-            self.options.seed,
+            self.rounds,
         );
         for (tool, version) in &self.versions {
             let _ = writeln!(out, "- {}: {version}", tool.name());
@@ -82,46 +74,15 @@ impl Report<'_> {
             let first = failure.lines().next().unwrap_or_default();
             let _ = writeln!(out, "- failed: {first}");
         }
-        out.push_str(
-            "\nPeak memory is `ru_maxrss`, in which pages of mapped files count. \"× best peer\" is \
-             the shortest wall time of any other tool over this tool's: above 1 is faster than all \
-             others.\n\n\
-             | corpus | case | tool | wall s | CPU s | rate | peak MiB | repository MiB | × best peer |\n\
-             |---|---|---|---|---|---|---|---|---|\n",
-        );
-        for row in &self.rows {
-            self.markdown_row(&mut out, row);
-        }
         out
     }
 
-    fn markdown_row(&self, out: &mut String, row: &Row) {
-        let mib = |bytes: f64| bytes / f64::from(1 << 20);
-        let (rate, unit) = row.rate();
-        let best =
-            self.times_best_peer(row).map_or("–".to_owned(), |times| format!("{times:.2}"));
-        let _ = writeln!(
-            out,
-            "| {:?} | {} | {} | {:.2} | {:.2} | {rate:.0} {unit} | {:.0} | {:.1} | {best} |",
-            row.corpus.kind,
-            row.case.title(),
-            row.tool.name(),
-            row.wall_s,
-            row.cpu_s,
-            mib(row.peak_rss_bytes),
-            mib(row.repository_bytes),
-        );
-    }
-
-    pub fn json(&self) -> Value {
+    pub fn json(&self, kind: &str) -> Value {
         let machine = self.machine;
-        let versions: Vec<Value> = self
-            .versions
-            .iter()
-            .map(|(tool, version)| json!({"tool": tool.name(), "version": version}))
-            .collect();
+        let version =
+            |(tool, version): &(Tool, String)| json!({"tool": tool.name(), "version": version});
         json!({
-            "type": "e2e",
+            "type": kind,
             "machine": {
                 "cpu": machine.cpu,
                 "cores": machine.cores,
@@ -129,19 +90,119 @@ impl Report<'_> {
                 "kernel": machine.kernel,
                 "work_on": machine.work_on,
             },
-            "size_bytes": self.options.size_bytes,
-            "rounds": self.options.rounds,
-            "seed": self.options.seed,
-            "tools": versions,
+            "rounds": self.rounds,
+            "tools": self.versions.iter().map(version).collect::<Vec<Value>>(),
             "failures": self.failures,
-            "results": self.rows.iter().map(|row| self.json_row(row)).collect::<Vec<Value>>(),
         })
+    }
+}
+
+pub fn report<'a>(machine: &'a Machine, options: &'a Options, outcome: &'a Outcome) -> Report<'a> {
+    let mut rows = Vec::new();
+    for corpus in &outcome.corpora {
+        for &case in Case::value_variants() {
+            for (tool, _) in &options.tools {
+                let is_ours =
+                    |s: &&Sample| s.corpus == corpus.name && s.case == case && s.tool == *tool;
+                let samples: Vec<&Sample> = outcome.samples.iter().filter(is_ours).collect();
+                rows.extend(row(corpus, case, *tool, &samples));
+            }
+        }
+    }
+    let head = Head::new(machine, options.rounds, &options.tools, &outcome.failures);
+    Report { head, options, rows, corpora: &outcome.corpora }
+}
+
+impl Report<'_> {
+    pub fn markdown(&self) -> String {
+        let (mib, seed) = (self.options.size_bytes >> 20, self.options.seed);
+        let sources = format!("generated sources of {mib} MiB, seed {seed}, all in the page cache");
+        let mut out = self.head.markdown(&sources);
+        for corpus in self.corpora {
+            self.peer_codec_line(&mut out, corpus);
+        }
+        out.push_str(
+            "\nPeak memory is `ru_maxrss`, in which pages of mapped files count. \"× best peer\" is \
+             the shortest wall time of any other tool over this tool's: above 1 is faster than all \
+             others. \"of rustic\" and \"of least\" are what the command added to the repository over what \
+             rustic added and over the least that any other tool added: below 1 is smaller. The next \
+             version of Csv has 1 % of its rows changed and 0.2 % appended, that of Ct is exported \
+             again under other file names with other headers.\n\n\
+             | corpus | case | tool | wall s | CPU s | rate | peak MiB | × best peer | repository MiB \
+             | added MiB | of source | of rustic | of least |\n\
+             |---|---|---|---|---|---|---|---|---|---|---|---|---|\n",
+        );
+        for row in &self.rows {
+            self.markdown_row(&mut out, row);
+        }
+        out
+    }
+
+    /// What a peer's codec makes of this source, and what each tool added, over that.
+    fn peer_codec_line(&self, out: &mut String, corpus: &CorpusFacts) {
+        let Some(stored) = corpus.peer_codec_bytes else { return };
+        let _ = write!(
+            out,
+            "- {}: {} files, {:.1} MiB, of which zstd 3 on pieces of 1 MiB makes {:.1} MiB; first \
+             backups over that:",
+            corpus.name,
+            corpus.files,
+            in_mib(corpus.bytes as f64),
+            in_mib(stored as f64),
+        );
+        let is_first = |row: &&Row| row.corpus.name == corpus.name && row.case == Case::First;
+        for row in self.rows.iter().filter(is_first) {
+            let _ = write!(out, " {} {:.3}", row.tool.name(), row.added_bytes / stored as f64);
+        }
+        out.push('\n');
+    }
+
+    fn markdown_row(&self, out: &mut String, row: &Row) {
+        let (rate, unit) = row.rate();
+        let or_dash = |value: Option<f64>| value.map_or("–".to_owned(), |v| format!("{v:.2}"));
+        let _ = write!(
+            out,
+            "| {} | {} | {} | {:.2} | {:.2} | {rate:.0} {unit} | {:.0} | {} | {:.1} |",
+            row.corpus.name,
+            row.case.title(),
+            row.tool.name(),
+            row.wall_s,
+            row.cpu_s,
+            in_mib(row.peak_rss_bytes),
+            or_dash(self.times_best_peer(row)),
+            in_mib(row.repository_bytes),
+        );
+        let _ = if row.adds() {
+            writeln!(
+                out,
+                " {:.2} | {:.2} % | {} | {} |",
+                in_mib(row.added_bytes),
+                row.added_bytes * 100.0 / row.corpus.bytes as f64,
+                or_dash(self.added_of(row, Some(Tool::Rustic))),
+                or_dash(self.added_of(row, None)),
+            )
+        } else {
+            writeln!(out, " – | – | – | – |")
+        };
+    }
+
+    pub fn json(&self) -> Value {
+        let mut out = self.head.json("e2e");
+        let corpus = |corpus: &CorpusFacts| {
+            json!({"corpus": corpus.name, "files": corpus.files, "bytes": corpus.bytes,
+                "zstd_3_of_mib_pieces_bytes": corpus.peer_codec_bytes})
+        };
+        out["size_bytes"] = self.options.size_bytes.into();
+        out["seed"] = self.options.seed.into();
+        out["corpora"] = self.corpora.iter().map(corpus).collect();
+        out["results"] = self.rows.iter().map(|row| self.json_row(row)).collect();
+        out
     }
 
     fn json_row(&self, row: &Row) -> Value {
         let (rate, unit) = row.rate();
         json!({
-            "corpus": format!("{:?}", row.corpus.kind),
+            "corpus": row.corpus.name,
             "files": row.corpus.files,
             "bytes": row.corpus.bytes,
             "case": row.case.title(),
@@ -153,26 +214,46 @@ impl Report<'_> {
             "rate_unit": unit,
             "peak_rss_bytes": row.peak_rss_bytes as u64,
             "repository_bytes": row.repository_bytes as u64,
+            "added_bytes": row.added_bytes as i64,
             "times_best_peer": self.times_best_peer(row),
+            "added_of_rustic": self.added_of(row, Some(Tool::Rustic)),
+            "added_of_least": self.added_of(row, None),
+            "added_of_zstd_3": row.corpus.peer_codec_bytes.map(|b| row.added_bytes / b as f64),
         })
     }
 
     fn times_best_peer(&self, row: &Row) -> Option<f64> {
-        let is_peer = |peer: &&Row| {
-            peer.corpus.kind == row.corpus.kind && peer.case == row.case && peer.tool != row.tool
-        };
-        let best = self.rows.iter().filter(is_peer).map(|peer| peer.wall_s).reduce(f64::min)?;
+        let best = self.peers(row).map(|peer| peer.wall_s).reduce(f64::min)?;
         Some(best / row.wall_s)
+    }
+
+    /// Over what one peer added, or over the least that any did.
+    fn added_of(&self, row: &Row, peer: Option<Tool>) -> Option<f64> {
+        let wanted = |other: &&Row| peer.is_none_or(|peer| peer == other.tool);
+        let best = self.peers(row).filter(wanted).map(|other| other.added_bytes);
+        let best = best.reduce(f64::min)?;
+        (row.adds() && best > 0.0).then(|| row.added_bytes / best)
+    }
+
+    fn peers(&self, row: &Row) -> impl Iterator<Item = &Row<'_>> {
+        self.rows.iter().filter(|peer| {
+            let same = peer.corpus.name == row.corpus.name && peer.case == row.case.peer();
+            same && peer.tool != row.tool
+        })
     }
 }
 
 impl Row<'_> {
     /// Files a second for small files, MiB a second for large ones.
     fn rate(&self) -> (f64, &'static str) {
-        match self.corpus.kind {
-            Kind::Small => (self.corpus.files as f64 / self.wall_s, "files/s"),
-            _ => (self.corpus.bytes as f64 / f64::from(1 << 20) / self.wall_s, "MiB/s"),
+        match self.corpus.files * SMALL_BYTES > self.corpus.bytes {
+            true => (self.corpus.files as f64 / self.wall_s, "files/s"),
+            false => (in_mib(self.corpus.bytes as f64) / self.wall_s, "MiB/s"),
         }
+    }
+
+    fn adds(&self) -> bool {
+        !matches!(self.case, Case::Restore | Case::RestoreAgain | Case::Check | Case::RestoreNext)
     }
 }
 
@@ -192,10 +273,15 @@ fn row<'a>(
         cpu_s: of(|s| s.cost.cpu.as_secs_f64())?,
         peak_rss_bytes: of(|s| s.cost.peak_rss_bytes as f64)?,
         repository_bytes: of(|s| s.repository_bytes as f64)?,
+        added_bytes: of(|s| s.added_bytes as f64)?,
     })
 }
 
-fn median(mut values: Vec<f64>) -> Option<f64> {
+pub fn in_mib(bytes: f64) -> f64 {
+    bytes / f64::from(1 << 20)
+}
+
+pub fn median(mut values: Vec<f64>) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
     match values.len() {

@@ -1,8 +1,13 @@
 //! How each backup tool is called. One arm per tool; defaults of each tool, its cache inside the
 //! work folder, its source in the page cache. Who lacks an operation says so with `None`.
 
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use crate::child;
+use crate::tree;
 
 const PASSWORD: &str = "correct horse battery staple";
 
@@ -17,6 +22,7 @@ pub enum Tool {
 
 /// Where one run of one tool works; all absolute.
 pub struct Places<'a> {
+    folder: PathBuf,
     pub program: &'a Path,
     pub repository: PathBuf,
     pub cache: PathBuf,
@@ -25,7 +31,55 @@ pub struct Places<'a> {
     pub target: PathBuf,
 }
 
+impl<'a> Places<'a> {
+    /// Makes what the tools expect to be there below a folder.
+    pub fn below(folder: &Path, program: &'a Path, source: &'a Path) -> io::Result<Places<'a>> {
+        let places = Places {
+            folder: folder.to_owned(),
+            program,
+            repository: folder.join("repository"),
+            cache: folder.join("cache"),
+            key: folder.join("key"),
+            source,
+            target: folder.join("target"),
+        };
+        fs::create_dir_all(&places.cache)?;
+        fs::create_dir_all(&places.target)?;
+        Ok(places)
+    }
+
+    /// What the last command said.
+    pub fn log(&self) -> PathBuf {
+        self.folder.join("log")
+    }
+
+    /// Makes an empty repository.
+    pub fn init(&self, tool: Tool) -> io::Result<()> {
+        let run = |command| child::run(command, &self.log()).map(|_| ());
+        tool.init(self).into_iter().try_for_each(run)
+    }
+
+    pub fn empty_target(&self) -> io::Result<()> {
+        fs::remove_dir_all(&self.target)?;
+        fs::create_dir(&self.target)
+    }
+
+    /// An error unless what was restored has the contents that `digest` stands for.
+    pub fn compare(&self, tool: Tool, digest: blake3::Hash) -> io::Result<()> {
+        let restored = tool.restored(self);
+        if tree::summary(&restored)?.digest == digest {
+            return Ok(());
+        }
+        Err(io::Error::other(format!("{} is not what was backed up", restored.display())))
+    }
+}
+
 impl Tool {
+    /// Whether `backup --no-verify` leaves out a comparison that it makes otherwise.
+    pub fn can_skip_verification(self) -> bool {
+        self == Tool::Strongroom
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Tool::Strongroom => "strongroom",

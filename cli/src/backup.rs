@@ -33,6 +33,11 @@ use stream::Stream;
 /// same and the exit status is 3. An interrupted backup goes on where it stopped when it is run
 /// again.
 ///
+/// A changed file is stored as its difference to the last version. A key that cannot read (role
+/// backup) needs --base-cache for that: about the compressed size of the files that change from
+/// one backup to the next. Whoever has the machine and its key can then read those files as of
+/// earlier nights, too.
+///
 /// With --stdin-name the source is standard input, or the standard output of the command after --.
 /// Then a snapshot is made only if the command exits 0. STRONGROOM_PASSWORD is not handed on to it.
 #[derive(Args)]
@@ -95,6 +100,12 @@ pub(crate) struct BackupArgs {
     /// tree)
     #[arg(long, conflicts_with = "stdin_name")]
     ignore_ctime: bool,
+
+    /// Keep up to this much, sealed, in the cache folder, to store changed files as differences: for
+    /// a key that cannot read what it has stored. 0: nothing is kept [default: 0]
+    #[arg(long, value_name = "SIZE", default_value = "0", value_parser = format::parse_size)]
+    #[arg(hide_default_value = true)]
+    base_cache: u64,
 
     /// Say what would be stored and store nothing
     #[arg(short = 'n', long)]
@@ -198,6 +209,7 @@ fn options(args: &BackupArgs, env: &Env) -> Result<BackupOptions, Fail> {
         ignore_inode: args.ignore_inode,
         ignore_ctime: args.ignore_ctime,
         dry_run: args.dry_run,
+        base_cache_bytes: args.base_cache,
         no_verify: args.no_verify,
         zone: Some(format::local_zone(env.now())),
     })

@@ -104,7 +104,7 @@ pub(crate) fn short(id: impl ToString) -> String {
 
 /// "512", "64KiB", "64k", "1 MiB", "1g": binary units, whatever the case. "KB" and "MB" are
 /// refused, since people mean either 1000 or 1024 by them.
-pub(crate) fn parse_size(text: &str) -> Result<u32, String> {
+pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let (number, unit) = text.split_at(digits);
     let number: u64 = number.parse().map_err(|_| "a size is a number with a unit: 1MiB, 64KiB")?;
@@ -113,11 +113,18 @@ pub(crate) fn parse_size(text: &str) -> Result<u32, String> {
         "k" | "ki" | "kib" => 1 << 10,
         "m" | "mi" | "mib" => 1 << 20,
         "g" | "gi" | "gib" => 1 << 30,
-        "kb" | "mb" | "gb" => return Err("use KiB, MiB or GiB (1024, 1024², 1024³)".to_owned()),
+        "t" | "ti" | "tib" => 1 << 40,
+        "kb" | "mb" | "gb" | "tb" => {
+            return Err("use KiB, MiB or GiB (1024, 1024², 1024³)".to_owned());
+        }
         _ => return Err(format!("no such unit: {}", unit.trim_start())),
     };
-    let size = number.checked_mul(factor).and_then(|size| u32::try_from(size).ok());
-    size.ok_or_else(|| "sizes end below 4 GiB".to_owned())
+    number.checked_mul(factor).ok_or_else(|| "sizes end below 16 EiB".to_owned())
+}
+
+/// The size of a chunk.
+pub(crate) fn parse_chunk_size(text: &str) -> Result<u32, String> {
+    parse_size(text)?.try_into().map_err(|_| "chunks end below 4 GiB".to_owned())
 }
 
 fn timestamp(time: TimeNs) -> Timestamp {
@@ -182,7 +189,7 @@ mod tests {
 
     #[test]
     fn sizes_as_people_write_them() {
-        let check = |text: &str, expected: Option<u32>| {
+        let check = |text: &str, expected: Option<u64>| {
             assert_eq!(parse_size(text).ok(), expected, "{text}");
         };
         check("512", Some(512));
@@ -192,8 +199,12 @@ mod tests {
         check("1 mib", Some(1 << 20));
         check("2Mi", Some(2 << 20));
         check("3g", Some(3 << 30));
-        check("4g", None);
+        check("20GiB", Some(20 << 30));
+        check("2T", Some(2 << 40));
+        check("99999999t", None);
+        check("1TB", None);
         check("1MB", None);
+        assert_eq!(parse_chunk_size("4g"), Err("chunks end below 4 GiB".to_owned()));
         check("1.5MiB", None);
         check("-1", None);
         check("MiB", None);

@@ -43,7 +43,7 @@ pub(crate) struct InitArgs {
     chunker: Chunker,
 
     /// Mean size of a chunk, such as 1MiB, 512KiB, 64k
-    #[arg(long, value_name = "SIZE", default_value = "1MiB", value_parser = format::parse_size)]
+    #[arg(long, value_name = "SIZE", default_value = "1MiB", value_parser = format::parse_chunk_size)]
     chunk_size: u32,
 
     #[command(flatten)]

@@ -2,7 +2,7 @@
 
 use clap::Args;
 use serde_json::{Value, json};
-use strongroom::browse::{self, Stats};
+use strongroom::browse::{self, CodecStats, Stats};
 
 use crate::Tool;
 use crate::fail::{Exit, Fail};
@@ -13,6 +13,10 @@ use crate::sanitise;
 use crate::table::{Align, Table};
 
 /// Show what the repository holds and what it saves
+///
+/// SAVED is PLAIN less STORED. "numeric" (samples and records) and "delta" (what changed since the
+/// version before) end with zstd, too, so what zstd alone would have saved is part of what they
+/// saved. The version that a delta refers to counts where it is stored.
 #[derive(Args)]
 #[command(after_long_help = help::with_repository("
     strongroom stats
@@ -44,23 +48,7 @@ fn text(stats: &Stats) -> String {
     let mut sections = vec![table.render()];
 
     if !stats.frames_by_codec.is_empty() {
-        let mut codecs = Table::new(&[
-            ("CODEC", Align::Left),
-            ("FRAMES", Align::Right),
-            ("PLAIN", Align::Right),
-            ("STORED", Align::Right),
-            ("RATIO", Align::Right),
-        ]);
-        for codec in &stats.frames_by_codec {
-            codecs.row([
-                sanitise::text(&codec.codec),
-                count(codec.frames),
-                bytes(codec.plain_bytes),
-                bytes(codec.stored_bytes),
-                ratio(codec.plain_bytes, codec.stored_bytes),
-            ]);
-        }
-        sections.push(codecs.render());
+        sections.push(codecs(&stats.frames_by_codec));
     }
 
     let mut savings = Table::bare(&[Align::Left, Align::Right]);
@@ -73,6 +61,44 @@ fn text(stats: &Stats) -> String {
     }
     sections.push(savings.render());
     sections.join("\n\n")
+}
+
+fn codecs(codecs: &[CodecStats]) -> String {
+    let mut table = Table::new(&[
+        ("CODEC", Align::Left),
+        ("FRAMES", Align::Right),
+        ("PLAIN", Align::Right),
+        ("STORED", Align::Right),
+        ("SAVED", Align::Right),
+        ("RATIO", Align::Right),
+    ]);
+    let mut row = |codec: &CodecStats| {
+        table.row([
+            sanitise::text(&codec.codec),
+            count(codec.frames),
+            bytes(codec.plain_bytes),
+            bytes(codec.stored_bytes),
+            saved(codec.saved_bytes()),
+            ratio(codec.plain_bytes, codec.stored_bytes),
+        ]);
+    };
+    codecs.iter().for_each(&mut row);
+    if codecs.len() > 1 {
+        let sum = |of: fn(&CodecStats) -> u64| codecs.iter().map(of).sum();
+        row(&CodecStats {
+            codec: "all".to_owned(),
+            frames: sum(|codec| codec.frames),
+            plain_bytes: sum(|codec| codec.plain_bytes),
+            stored_bytes: sum(|codec| codec.stored_bytes),
+        });
+    }
+    table.render()
+}
+
+/// "2.1 MiB", "-32 B".
+fn saved(saved: i64) -> String {
+    let sign = if saved < 0 { "-" } else { "" };
+    format!("{sign}{}", bytes(saved.unsigned_abs()))
 }
 
 /// "3.45 : 1".
@@ -89,7 +115,7 @@ fn object(stats: &Stats) -> Value {
         .iter()
         .map(|codec| {
             json!({"codec": codec.codec, "frames": codec.frames, "plain_bytes": codec.plain_bytes,
-                "stored_bytes": codec.stored_bytes})
+                "stored_bytes": codec.stored_bytes, "saved_bytes": codec.saved_bytes()})
         })
         .collect();
     json!({
@@ -106,4 +132,35 @@ fn object(stats: &Stats) -> Value {
         "other_bytes": stats.other_bytes,
         "codecs": codecs,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use strongroom::browse::CodecStats;
+
+    use super::codecs;
+
+    #[test]
+    fn every_codec_says_what_it_saved() {
+        let codec = |codec: &str, frames, plain_bytes, stored_bytes| CodecStats {
+            codec: codec.to_owned(),
+            frames,
+            plain_bytes,
+            stored_bytes,
+        };
+        let shown = codecs(&[
+            codec("numeric", 2048, 2 << 30, 700 << 20),
+            codec("delta", 64, 64 << 20, 1 << 20),
+            codec("stored", 2, 1600, 1632),
+        ]);
+        assert_eq!(
+            shown,
+            "\
+CODEC    FRAMES     PLAIN   STORED     SAVED      RATIO
+numeric   2,048   2.0 GiB  700 MiB   1.3 GiB   2.93 : 1
+delta        64  64.0 MiB  1.0 MiB  63.0 MiB  64.00 : 1
+stored        2   1.6 KiB  1.6 KiB     -32 B   0.98 : 1
+all       2,114   2.1 GiB  701 MiB   1.4 GiB   3.01 : 1"
+        );
+    }
 }

@@ -346,8 +346,45 @@ fn a_sound_repository_passes_every_check() {
     bench.run(&["check"]).exits(0);
     bench.run(&["check", "--read-data"]).exits(0);
     bench.bare(&["check", "--no-key"]).exits(0);
-    let stats = bench.run(&["stats", "--json"]).exits(0).objects("stats");
-    assert_eq!(stats[0]["snapshots"], 1);
+}
+
+#[test]
+fn stats_say_what_each_codec_saved() {
+    let bench = Bench::with_repository();
+    let source = bench.path("study");
+    fs::create_dir(&source).unwrap();
+    fs::write(source.join("noise.bin"), noise(1 << 20)).unwrap();
+    fs::write(source.join("export.csv"), "STUDYID,SITEID,USUBJID\n".repeat(100_000)).unwrap();
+    bench.run(&["backup", source.to_str().unwrap()]).exits(0);
+
+    let stats = bench.run(&["stats", "--json"]).exits(0).objects("stats").remove(0);
+    assert_eq!(stats["snapshots"], 1);
+    let codecs = stats["codecs"].as_array().unwrap();
+    let sum = |key: &str| codecs.iter().map(|codec| codec[key].as_i64().unwrap()).sum::<i64>();
+    assert_eq!(sum("plain_bytes"), stats["chunk_bytes"]);
+    assert_eq!(sum("saved_bytes"), sum("plain_bytes") - sum("stored_bytes"));
+    let of = |name: &str| {
+        let codec = codecs.iter().find(|codec| codec["codec"] == name);
+        codec.unwrap_or_else(|| panic!("no {name}: {stats}"))
+    };
+    // Noise costs the seal's tags; of the text nearly nothing is left.
+    let noise = of("stored");
+    assert!(noise["plain_bytes"].as_u64().unwrap() >= 1 << 20, "{noise}");
+    assert_eq!(noise["saved_bytes"], -16 * noise["frames"].as_i64().unwrap(), "{noise}");
+    let saved = sum("saved_bytes") - noise["saved_bytes"].as_i64().unwrap();
+    assert!((2_290_000..2_310_000).contains(&saved), "{stats}");
+
+    let text = bench.run(&["stats"]).exits(0).text();
+    let heads = ["CODEC", "FRAMES", "PLAIN", "STORED", "SAVED", "RATIO"];
+    let line = |first: &str| {
+        let line = text.lines().find(|line| line.starts_with(first));
+        let words = line.map(|line| line.split_whitespace().map(str::to_owned));
+        words.unwrap_or_else(|| panic!("no {first}:\n{text}")).collect::<Vec<_>>()
+    };
+    assert_eq!(line("CODEC"), heads);
+    let tags = format!("-{}", 16 * noise["frames"].as_u64().unwrap());
+    assert_eq!(line("stored  ")[6..8], [tags, "B".to_owned()]);
+    assert_eq!(line("all")[1], sum("frames").to_string());
 }
 
 #[test]

@@ -16,11 +16,15 @@
 //! encoded form and its proof: see `docs/performance.md`.
 
 pub mod assemble;
+pub mod bases;
 pub mod chunk;
+pub mod cut;
 pub mod encode;
 pub mod identify;
 pub mod large;
+pub mod old;
 pub mod read;
+pub mod shape;
 pub mod unchanged;
 pub mod walk;
 
@@ -76,6 +80,9 @@ pub struct BackupOptions {
     pub ignore_inode: bool,
     pub ignore_ctime: bool,
     pub dry_run: bool,
+    /// Room on this client's disk for bases of deltas; 0: none. A key that does not read content
+    /// makes no deltas without it.
+    pub base_cache_bytes: u64,
     /// Do not decode finished frames and hash their chunks again.
     pub no_verify: bool,
     /// Name and offset from UTC, in seconds, of the local time zone.
@@ -173,6 +180,7 @@ fn once(
         Source::Paths(_) => None,
     };
     let snapshot = commit::commit(&work, &session, &roots, root, exit)?;
+    before.bases.finish();
     let report = work.report(snapshot, started.1.elapsed().as_secs_f64());
     match journal {
         Some(journal) if options.dry_run => journal.discard(),

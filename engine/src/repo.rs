@@ -2,6 +2,7 @@
 //! Made by `init`, opened with a slot. What a backup, a restore or a check does with it is theirs.
 
 pub mod adopt;
+pub mod base_cache;
 pub(crate) mod control;
 pub mod damage;
 pub(crate) mod despite;
@@ -15,6 +16,7 @@ pub mod opening;
 pub mod pack_file;
 pub mod packer;
 pub mod parallel;
+pub(crate) mod recent;
 pub mod records;
 pub(crate) mod seen;
 pub mod segment;

@@ -1,6 +1,7 @@
 //! Where one chunk ends and the next begins. Cut points are a pure function of the source's bytes
 //! from the last cut on: neither read sizes nor map windows nor threads move them. Knows no files,
 //! no ids and no storage; chunkers are public and unkeyed (`repo.cbor` leaves room for keyed ones).
+//! Where more than content is known of a file, `cut` has each of its parts cut as a source.
 //!
 //! # The rule of `MinCdc`, from which it can be written again
 //!
@@ -70,6 +71,14 @@ impl Chunker {
                     && max >= v2020::MAXIMUM_MIN as u32;
                 size(min) && size(avg) && size(max) && min <= avg && avg < max && fits_crate
             }
+        }
+    }
+
+    /// A source of up to so many bytes is one chunk.
+    pub fn whole_bytes(&self) -> usize {
+        match *self {
+            Chunker::MinCdc { min, max } => (min + min / 4).min(max - 1) as usize,
+            Chunker::FastCdc { min, .. } => min as usize,
         }
     }
 

@@ -4,16 +4,19 @@
 
 use std::ops::Range;
 
+use crate::backup::bases::Base;
 use crate::backup::identify::About;
 use crate::backup::work::Worker;
 use crate::error::{Error, Named, Result};
 use crate::format::codec::{Codec, Samples};
 use crate::format::id::ChunkId;
-use crate::format::pack::ChunkRow;
+use crate::format::pack::{ChunkRow, FRAME_BASE_BYTES_MAX, FRAME_BASES_MAX};
 use crate::format::seal::Recipient;
 use crate::repo::session::{Encoded, SealedFrame};
 
 const BUNDLE_CHUNKS: usize = 16_384;
+/// Below this a base row takes about as much as a delta saves.
+const DELTA_BYTES_MIN: usize = 512;
 
 /// Bundles of one recipient that a worker has open at once.
 const BUNDLES_MAX: usize = 6;
@@ -23,6 +26,8 @@ const BUNDLES_MAX: usize = 6;
 pub struct BundleClass {
     pub recipient: Recipient,
     pub samples: Option<Samples>,
+    /// Each chunk has a base.
+    pub deltas: bool,
 }
 
 /// Small chunks on their way into one frame.
@@ -30,11 +35,13 @@ pub struct Bundle {
     class: BundleClass,
     plain: Vec<u8>,
     rows: Vec<ChunkRow>,
+    /// Of deltas: one base a chunk, in order.
+    bases: Base,
 }
 
 impl Bundle {
     fn new(class: BundleClass, plain: Vec<u8>) -> Self {
-        Self { class, plain, rows: Vec::new() }
+        Self { class, plain, rows: Vec::new(), bases: Base::default() }
     }
 
     pub fn recipient(&self) -> Recipient {
@@ -60,6 +67,11 @@ impl Bundle {
     pub fn keep(&mut self, id: ChunkId, place: &Range<usize>) {
         let row = ChunkRow { id, offset: place.start as u32, len: place.len() as u32 };
         self.rows.push(row);
+    }
+
+    fn has_room(&self, base: &Base) -> bool {
+        self.rows.len() < FRAME_BASES_MAX as usize
+            && (self.bases.prefix.len() + base.prefix.len()) as u64 <= FRAME_BASE_BYTES_MAX
     }
 
     pub fn is_full(&self, full_bytes: usize) -> bool {
@@ -92,10 +104,10 @@ impl Worker<'_> {
     }
 
     pub fn flush_bundles(&mut self) -> Result<()> {
-        while let Some(mut bundle) = self.bundles.pop() {
-            self.flush_bundle(&mut bundle)?;
-        }
-        Ok(())
+        let mut bundles = std::mem::take(&mut self.bundles);
+        // Content before names, names before references.
+        bundles.sort_by_key(|bundle| bundle.class.recipient as u8);
+        bundles.iter_mut().try_for_each(|bundle| self.flush_bundle(bundle))
     }
 
     /// Stores what is in the bundle, which is empty afterwards.
@@ -104,13 +116,46 @@ impl Worker<'_> {
         if rows.is_empty() {
             return Ok(());
         }
-        let BundleClass { recipient, samples } = bundle.class;
-        let frame = self.frame(recipient, rows, &bundle.plain, About { samples });
-        // Bundles are private from the first byte on: what does not come back right was damaged by us.
-        self.prove(&frame)?;
-        self.pack(frame)?;
+        let BundleClass { recipient, samples, .. } = bundle.class;
+        let base = std::mem::take(&mut bundle.bases);
+        let frame = match self.delta(recipient, &rows, &bundle.plain, base) {
+            Some(frame) => frame,
+            None => {
+                let frame = self.frame(recipient, rows, &bundle.plain, samples);
+                // Bundles are private from the first byte on: what does not come back right was
+                // damaged by us.
+                self.prove(&frame, &[])?;
+                frame
+            }
+        };
         bundle.plain.clear();
-        Ok(())
+        self.pack(frame)
+    }
+
+    /// What a chunk may be told as a delta of.
+    pub fn base(&self, bytes: &[u8], about: About) -> Option<Base> {
+        let (old, at) = about.old.filter(|_| bytes.len() >= DELTA_BYTES_MIN)?;
+        self.work.before.bases.find(old, at, bytes)
+    }
+
+    pub fn keep_delta(
+        &mut self,
+        recipient: Recipient,
+        id: ChunkId,
+        bytes: &[u8],
+        base: Base,
+    ) -> Result<()> {
+        let mut bundle = self.take_bundle(BundleClass { recipient, samples: None, deltas: true });
+        if !bundle.has_room(&base) {
+            self.flush_bundle(&mut bundle)?;
+        }
+        let place = bundle.append(bytes);
+        bundle.keep(id, &place);
+        bundle.bases.add(base);
+        if bundle.is_full(self.work.bundle_bytes) {
+            self.flush_bundle(&mut bundle)?;
+        }
+        self.give_back(bundle)
     }
 
     /// Stores one chunk in a frame of its own. `false`: its bytes are not those of `id`, because the source changed.
@@ -125,8 +170,12 @@ impl Worker<'_> {
         if self.work.options.no_verify && self.work.id(recipient, private)? != id {
             return Ok(false);
         }
-        let frame = self.frame(recipient, vec![row], private, about);
-        match self.prove(&frame) {
+        let base = self.base(private, about).unwrap_or_default();
+        if let Some(frame) = self.delta(recipient, &[row], private, base) {
+            return self.pack(frame).map(|()| true);
+        }
+        let frame = self.frame(recipient, vec![row], private, about.samples);
+        match self.prove(&frame, &[]) {
             Ok(()) => {}
             Err(_) if self.work.id(recipient, private)? != id => return Ok(false),
             Err(error) => return Err(error),
@@ -140,17 +189,44 @@ impl Worker<'_> {
         recipient: Recipient,
         chunks: Vec<ChunkRow>,
         plain: &[u8],
-        about: About,
+        samples: Option<Samples>,
     ) -> SealedFrame {
         let mut bytes = Vec::with_capacity(plain.len() / 2 + 64);
-        let codec = self.encoder.encode(plain, about.samples, &mut bytes);
+        let codec = self.encoder.encode(plain, samples, &mut bytes);
         let plain_len = plain.len() as u32;
         let encoded = Encoded { codec, bytes, plain_len, chunks, bases: Vec::new() };
+        if recipient == Recipient::Data {
+            self.work.before.bases.keep(&encoded, samples);
+        }
         self.work.packer.session().seal(recipient, encoded)
     }
 
+    /// The chunks as a delta, proven, if there is a base and it pays. A delta that does not come
+    /// back right is no error: it is stored in full.
+    fn delta(
+        &mut self,
+        recipient: Recipient,
+        chunks: &[ChunkRow],
+        plain: &[u8],
+        base: Base,
+    ) -> Option<SealedFrame> {
+        let Base { rows: bases, prefix, worth } = base;
+        if bases.is_empty() {
+            return None;
+        }
+        let mut bytes = Vec::new();
+        self.encoder.encode_delta(&prefix, plain, &mut bytes);
+        if !worth.pays(bytes.len(), bases.len()) {
+            return None;
+        }
+        let (codec, plain_len, chunks) = (Codec::Delta, plain.len() as u32, chunks.to_vec());
+        let encoded = Encoded { codec, bytes, plain_len, chunks, bases };
+        let frame = self.work.packer.session().seal(recipient, encoded);
+        self.prove(&frame, &[&prefix]).is_ok().then_some(frame)
+    }
+
     /// Opens, decodes and hashes a finished frame.
-    fn prove(&mut self, frame: &SealedFrame) -> Result<()> {
+    fn prove(&mut self, frame: &SealedFrame, bases: &[&[u8]]) -> Result<()> {
         if self.work.options.no_verify {
             return Ok(());
         }
@@ -161,7 +237,7 @@ impl Worker<'_> {
         } else {
             let codec = frame.codec as u8;
             self.decoder
-                .decode(codec, encoded, frame.plain_len, &[], &mut self.proof)
+                .decode(codec, encoded, frame.plain_len, bases, &mut self.proof)
                 .named("new frame")?;
             &self.proof[..]
         };

@@ -1,7 +1,10 @@
 //! Chunk → id → known? What is known costs a hash and a look-up; what is new is copied, because the source may change
 //! underneath, and goes on to be encoded.
 
+use std::ops::Range;
+
 use crate::backup::encode::{Bundle, BundleClass};
+use crate::backup::old::Old;
 use crate::backup::work::{Work, Worker};
 use crate::error::Result;
 use crate::format::codec::Samples;
@@ -12,8 +15,10 @@ use crate::watch::Counter;
 
 /// What is known of a chunk beside its bytes, to store it in less space.
 #[derive(Clone, Copy, Default)]
-pub struct About {
+pub struct About<'a> {
     pub samples: Option<Samples>,
+    /// The file's last version, and the chunk's offset in the file.
+    pub old: Option<(&'a Old, u64)>,
 }
 
 impl Worker<'_> {
@@ -62,28 +67,41 @@ impl Worker<'_> {
 
     /// Small chunks are copied first, into the bundle, and hashed there.
     fn store_small(&mut self, recipient: Recipient, bytes: &[u8], about: About) -> Result<ChunkId> {
-        let class = BundleClass { recipient, samples: about.samples };
+        let class = BundleClass { recipient, samples: about.samples, deltas: false };
         let mut bundle = self.take_bundle(class);
-        let stored = self.store_in(&mut bundle, bytes);
-        let full = stored.is_ok() && bundle.is_full(self.work.bundle_bytes);
-        if full {
-            self.flush_bundle(&mut bundle)?;
-        }
+        let place = bundle.append(bytes);
+        let id = self.work.id(recipient, bundle.bytes(&place));
+        let new = id.as_ref().is_ok_and(|id| self.work.index.claim(id) == Claim::New);
+        let stored = match id {
+            Ok(id) if new => {
+                self.count_new(bytes.len());
+                self.keep(&mut bundle, id, &place, about).map(|()| id)
+            }
+            known => {
+                self.work.count(Counter::ChunksKnown, 1);
+                bundle.take_back(&place);
+                known
+            }
+        };
         self.give_back(bundle)?;
         stored
     }
 
-    fn store_in(&mut self, bundle: &mut Bundle, bytes: &[u8]) -> Result<ChunkId> {
-        let place = bundle.append(bytes);
-        let id = self.work.id(bundle.recipient(), bundle.bytes(&place))?;
-        if self.work.index.claim(&id) == Claim::Known {
-            bundle.take_back(&place);
-            self.work.count(Counter::ChunksKnown, 1);
-            return Ok(id);
+    /// A new small chunk goes into a bundle of deltas if it resembles what was there before.
+    fn keep(
+        &mut self,
+        bundle: &mut Bundle,
+        id: ChunkId,
+        place: &Range<usize>,
+        about: About,
+    ) -> Result<()> {
+        if let Some(base) = self.base(bundle.bytes(place), about) {
+            let delta = bundle.bytes(place).to_vec();
+            bundle.take_back(place);
+            return self.keep_delta(bundle.recipient(), id, &delta, base);
         }
-        self.count_new(bytes.len());
-        bundle.keep(id, &place);
-        Ok(id)
+        bundle.keep(id, place);
+        if bundle.is_full(self.work.bundle_bytes) { self.flush_bundle(bundle) } else { Ok(()) }
     }
 
     fn count_new(&self, len: usize) {

@@ -4,17 +4,21 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crossbeam_channel::TrySendError;
 
+use crate::backup::cut::{Cut, Cutter};
 use crate::backup::identify::About;
+use crate::backup::old::Old;
 use crate::backup::read::{ATTEMPTS, time, unmoved};
+use crate::backup::shape::HEAD_BYTES_MAX;
 use crate::backup::walk::DirNode;
 use crate::backup::work::Worker;
 use crate::env::TimeNs;
 use crate::error::{Error, Result};
+use crate::format::codec::Samples;
 use crate::format::seal::Recipient;
 use crate::format::tree::{CHANGED_WHILE_READ, Entry};
 use crate::repo::journal::Record;
@@ -29,7 +33,7 @@ use crate::watch::Counter;
 const HOLE_BYTES: u64 = 64 << 10;
 /// Bytes mapped at a time; several of the largest chunks.
 const WINDOW_BYTES: usize = 64 << 20;
-const STREAM_WINDOW_BYTES: usize = 16 << 20;
+const STREAM_WINDOW_BYTES: usize = HEAD_BYTES_MAX;
 
 /// A file whose chunks are spread over the workers.
 pub struct Large {
@@ -40,7 +44,11 @@ pub struct Large {
     stat: Stat,
     entry: Entry,
     was: Option<Record>,
+    /// Its last version, if chunks of that can be had.
+    old: Option<Old>,
     attempt: u32,
+    /// How far the scan has come.
+    scanned: AtomicU64,
     pieces: Mutex<Vec<Option<Piece>>>,
     /// Chunks under way, and one for the scan.
     pending: AtomicUsize,
@@ -53,7 +61,11 @@ pub struct LargeChunk {
     large: Arc<Large>,
     window: Arc<Window>,
     range: Range<usize>,
+    samples: Option<Samples>,
+    /// Its place among the pieces.
     at: usize,
+    /// Its place in the file.
+    offset: u64,
 }
 
 enum Window {
@@ -78,6 +90,7 @@ impl Large {
         stat: Stat,
         entry: Entry,
         was: Option<Record>,
+        old: Option<Old>,
     ) -> Self {
         Self {
             dir,
@@ -86,17 +99,20 @@ impl Large {
             stat,
             entry,
             was,
+            old,
             attempt: 1,
+            scanned: AtomicU64::new(0),
             pieces: Mutex::default(),
             pending: AtomicUsize::new(1),
             torn: AtomicBool::new(false),
         }
     }
 
-    fn push(&self, piece: Option<Piece>) -> usize {
+    /// The next piece; a chunk's is put in later.
+    fn push(&self, piece: Option<Piece>, len: u64) -> (usize, u64) {
         let mut pieces = self.pieces.lock().expect("no panic holds this lock");
         pieces.push(piece);
-        pieces.len() - 1
+        (pieces.len() - 1, self.scanned.fetch_add(len, Ordering::Relaxed))
     }
 }
 
@@ -116,7 +132,8 @@ impl Worker<'_> {
         let mut at = 0;
         for range in ranges {
             if range.start > at {
-                large.push(Some(Piece::Hole { len: range.start - at }));
+                let len = range.start - at;
+                large.push(Some(Piece::Hole { len }), len);
             }
             at = range.end;
             if let Err(error) = self.scan_range(&large, range)? {
@@ -124,7 +141,8 @@ impl Worker<'_> {
             }
         }
         if at < size {
-            large.push(Some(Piece::Hole { len: size - at }));
+            let len = size - at;
+            large.push(Some(Piece::Hole { len }), len);
         }
         self.large_part_done(large)
     }
@@ -132,6 +150,7 @@ impl Worker<'_> {
     fn scan_range(&mut self, large: &Arc<Large>, range: Range<u64>) -> Result<io::Result<()>> {
         let file = large.file.as_ref().expect("a file is scanned");
         let window_bytes = WINDOW_BYTES.max(4 * self.work.chunker.max_bytes()) as u64;
+        let mut cutter = None;
         let mut at = range.start;
         while at < range.end {
             let len = (range.end - at).min(window_bytes);
@@ -140,7 +159,12 @@ impl Worker<'_> {
                 Err(error) => return Ok(Err(error)),
             };
             let window = Arc::new(Window::Mapped(map));
-            at += self.cut_window(large, &window, at + len == range.end)?;
+            let cutter = cutter.get_or_insert_with(|| match range.start {
+                0 if range.end == large.stat.size => Cutter::new(self.work.chunker, window.bytes()),
+                // Between holes nothing is where a header says.
+                _ => Cutter::plain(self.work.chunker),
+            });
+            at += self.cut_window(large, &window, cutter, at + len == range.end)?;
             if large.torn.load(Ordering::Relaxed) {
                 break;
             }
@@ -149,15 +173,20 @@ impl Worker<'_> {
     }
 
     /// Sends out the chunks of a window; how many of its bytes they cover.
-    fn cut_window(&mut self, large: &Arc<Large>, window: &Arc<Window>, last: bool) -> Result<u64> {
+    fn cut_window(
+        &mut self,
+        large: &Arc<Large>,
+        window: &Arc<Window>,
+        cutter: &mut Cutter,
+        last: bool,
+    ) -> Result<u64> {
         let bytes = window.bytes();
         let mut from = 0;
-        while from < bytes.len() {
-            let Some(cut) = self.work.chunker.first_cut(&bytes[from..], last) else { break };
-            let at = large.push(None);
+        while let Some(Cut { len, samples }) = cutter.next(&bytes[from..], last) {
+            let (at, offset) = large.push(None, len as u64);
             large.pending.fetch_add(1, Ordering::Relaxed);
-            let range = from..from + cut;
-            let chunk = LargeChunk { large: large.clone(), window: window.clone(), range, at };
+            let (large, window, range) = (large.clone(), window.clone(), from..from + len);
+            let chunk = LargeChunk { large, window, range, samples, at, offset };
             let left = match &self.queues {
                 Some(queues) => queues.chunks.try_send(chunk).err().map(TrySendError::into_inner),
                 None => Some(chunk),
@@ -165,16 +194,17 @@ impl Worker<'_> {
             if let Some(chunk) = left {
                 self.large_chunk(chunk)?;
             }
-            from += cut;
+            from += len;
         }
         Ok(from as u64)
     }
 
     pub fn large_chunk(&mut self, chunk: LargeChunk) -> Result<()> {
         self.work.go_on()?;
-        let LargeChunk { large, window, range, at } = chunk;
+        let LargeChunk { large, window, range, samples, at, offset } = chunk;
         let bytes = &window.bytes()[range];
-        let id = self.store(Recipient::Data, bytes, About::default())?;
+        let old = large.old.as_ref().map(|old| (old, offset));
+        let id = self.store(Recipient::Data, bytes, About { samples, old })?;
         self.work.count(Counter::BytesRead, bytes.len() as u64);
         let piece = Piece::Chunk { id, len: bytes.len() as u32 };
         if matches!(&*window, Window::Mapped(map) if map.faulted()) {
@@ -212,7 +242,8 @@ impl Worker<'_> {
                 entry.mtime = time(after.mtime);
                 entry.ctime = Some(time(after.ctime));
                 let (dir, file, was) = (large.dir.clone(), large.file.clone(), large.was.clone());
-                let mut again = Large::new(dir, large.place, file, after, entry, was);
+                let old = self.work.old(was.as_ref());
+                let mut again = Large::new(dir, large.place, file, after, entry, was, old);
                 again.attempt = large.attempt + 1;
                 return self.scan(Arc::new(again));
             }
@@ -240,9 +271,11 @@ impl Worker<'_> {
         let dir = DirNode::new(b"/".to_vec(), None, vec![name.into()], None, None, None);
         let stat = stream_stat(self.work.started);
         let entry = self.work.entry(name, &stat, Vec::new());
-        let large = Arc::new(Large::new(dir.clone(), 0, None, stat, entry, None));
+        let was = self.work.before.record(&dir, name, &dir.path_of(name))?;
+        let old = self.work.old(was.as_ref());
+        let large = Arc::new(Large::new(dir.clone(), 0, None, stat, entry, was, old));
         let window_bytes = STREAM_WINDOW_BYTES.max(4 * self.work.chunker.max_bytes());
-        let mut rest = Vec::new();
+        let (mut rest, mut cutter) = (Vec::new(), None);
         loop {
             let mut bytes = rest;
             let wanted = (window_bytes - bytes.len()) as u64;
@@ -250,7 +283,9 @@ impl Worker<'_> {
             let n = reader.take(wanted).read_to_end(&mut bytes).map_err(failed)? as u64;
             let last = n < wanted;
             let window = Arc::new(Window::Held(bytes));
-            let covered = self.cut_window(&large, &window, last)? as usize;
+            let cutter =
+                cutter.get_or_insert_with(|| Cutter::new(self.work.chunker, window.bytes()));
+            let covered = self.cut_window(&large, &window, cutter, last)? as usize;
             self.work.go_on()?;
             if last {
                 break;

@@ -5,8 +5,10 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
+use crate::backup::cut::{Cut, Cutter};
 use crate::backup::identify::About;
 use crate::backup::large::{Large, is_sparse};
+use crate::backup::old::Old;
 use crate::backup::unchanged::Was;
 use crate::backup::walk::{DirNode, Done};
 use crate::backup::work::{Work, Worker};
@@ -153,10 +155,13 @@ impl Worker<'_> {
             entry.hard_link = Some(work.links.group(&stat, group, &path));
         }
         if stat.size >= LARGE_BYTES || is_sparse(&stat) {
-            let large = Large::new(dir.clone(), place, Some(Arc::new(file)), stat, entry, was);
+            let old = work.old(was.as_ref());
+            let file = Some(Arc::new(file));
+            let large = Large::new(dir.clone(), place, file, stat, entry, was, old);
             return self.scan(Arc::new(large));
         }
-        match self.small(&file, stat, &mut entry) {
+        let old = work.old(was.as_ref());
+        match self.small(&file, stat, &mut entry, old.as_ref()) {
             Ok(Ok(pieces)) => self.file_done(dir, place, &path, &stat, entry, pieces, was),
             Ok(Err(error)) => self.unread(dir, place, &path, error),
             Err(error) => Err(error),
@@ -198,6 +203,7 @@ impl Worker<'_> {
         file: &File,
         mut stat: Stat,
         entry: &mut Entry,
+        old: Option<&Old>,
     ) -> Result<io::Result<Vec<Piece>>> {
         let mut buffer = std::mem::take(&mut self.file);
         for attempt in 1..=ATTEMPTS {
@@ -226,11 +232,13 @@ impl Worker<'_> {
         entry.size = Some(buffer.len() as u64);
         let mut pieces = Vec::new();
         let mut rest = &buffer[..];
-        while !rest.is_empty() {
-            let cut = self.work.chunker.first_cut(rest, true).expect("the end is in sight");
-            let id = self.store(Recipient::Data, &rest[..cut], About::default())?;
-            pieces.push(Piece::Chunk { id, len: cut as u32 });
-            rest = &rest[cut..];
+        let mut cutter = Cutter::new(self.work.chunker, rest);
+        while let Some(Cut { len, samples }) = cutter.next(rest, true) {
+            let old = old.map(|old| (old, (buffer.len() - rest.len()) as u64));
+            let (chunk, after) = rest.split_at(len);
+            let id = self.store(Recipient::Data, chunk, About { samples, old })?;
+            pieces.push(Piece::Chunk { id, len: len as u32 });
+            rest = after;
         }
         self.file = buffer;
         Ok(Ok(pieces))

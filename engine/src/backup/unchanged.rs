@@ -6,6 +6,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use crate::backup::BackupOptions;
+use crate::backup::bases::Bases;
+use crate::backup::old::Old;
 use crate::backup::read::time;
 use crate::backup::walk::{DirNode, Roots};
 use crate::backup::work::Work;
@@ -37,6 +39,8 @@ pub struct Before<'r> {
     /// Only without a journal: directories of the parent snapshot are read instead.
     fetcher: Option<Fetcher<'r>>,
     loaded: Mutex<HashMap<Directory, Entries>>,
+    /// What changed files can be told by.
+    pub bases: Bases<'r>,
 }
 
 /// What an entry was before.
@@ -64,7 +68,8 @@ impl<'r> Before<'r> {
         };
         let fetcher =
             (past.is_none() && parent.is_some() && reads).then(|| Fetcher::new(repo, index));
-        Ok(Self { repo, past, parent, fetcher, loaded: Mutex::default() })
+        let bases = Bases::open(repo, index, options)?;
+        Ok(Self { repo, past, parent, fetcher, loaded: Mutex::default(), bases })
     }
 
     pub fn parent(&self) -> Option<SessionId> {
@@ -102,6 +107,11 @@ impl<'r> Before<'r> {
         }
         loaded.insert(ids, entries.clone());
         Ok(Some(entries))
+    }
+
+    /// What was known of an entry, however it is now.
+    pub fn record(&self, dir: &DirNode, name: &[u8], path: &[u8]) -> Result<Option<Record>> {
+        Ok(self.find(dir, name, path)?.map(|(record, _)| record))
     }
 
     fn find(&self, dir: &DirNode, name: &[u8], path: &[u8]) -> Result<Option<(Record, bool)>> {
@@ -155,6 +165,11 @@ impl Work<'_> {
                 || (signature.dev, signature.ino) == (stat.dev, stat.ino))
             && self.stored(&record);
         Ok(if same { Was::Same(record) } else { Was::Other(record) })
+    }
+
+    /// A changed file's last version, if its chunks can serve as bases.
+    pub fn old(&self, was: Option<&Record>) -> Option<Old> {
+        self.before.bases.old(&was?.pieces)
     }
 
     fn stored(&self, record: &Record) -> bool {

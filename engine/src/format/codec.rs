@@ -138,11 +138,17 @@ impl Decoder {
                 let total: usize = bases.iter().map(|base| base.len()).sum();
                 limit(FRAME, bases.len() <= FRAME_BASES_MAX as usize, "number of bases")?;
                 limit(FRAME, total as u64 <= FRAME_BASE_BYTES_MAX, "bytes of bases")?;
-                concatenate(bases, &mut self.scratch);
+                let prefix = match bases {
+                    [prefix] => prefix,
+                    _ => {
+                        concatenate(bases, &mut self.scratch);
+                        &self.scratch[..]
+                    }
+                };
                 // A context may not outlive its prefix, so this one is new each time: a few
                 // microseconds.
                 let mut zstd = DCtx::create();
-                zstd.ref_prefix(&self.scratch).map_err(|_| malformed("its prefix is refused"))?;
+                zstd.ref_prefix(prefix).map_err(|_| malformed("its prefix is refused"))?;
                 decompress(&mut zstd, encoded, plain_len, out)
             }
         }
@@ -310,20 +316,19 @@ impl Encoder {
         out.truncate(header + len);
     }
 
-    /// Replaces `out` by codec 3: zstd with long-distance matching, and the bases (not empty, 8 MiB
-    /// at most) as its prefix.
-    pub fn encode_delta(&mut self, bases: &[&[u8]], plain: &[u8], out: &mut Vec<u8>) {
-        concatenate(bases, &mut self.scratch);
-        assert!(!bases.is_empty() && self.scratch.len() as u64 <= FRAME_BASE_BYTES_MAX);
+    /// Replaces `out` by codec 3: zstd with long-distance matching, and the base ranges,
+    /// concatenated (not empty, 8 MiB at most), as its prefix.
+    pub fn encode_delta(&mut self, prefix: &[u8], plain: &[u8], out: &mut Vec<u8>) {
+        assert!(!prefix.is_empty() && prefix.len() as u64 <= FRAME_BASE_BYTES_MAX);
         // As in `decode`: the context must not outlive the prefix.
         let mut zstd = CCtx::create();
         set_up(&mut zstd, self.level);
-        let window = (self.scratch.len() + plain.len()).next_power_of_two().ilog2();
+        let window = (prefix.len() + plain.len()).next_power_of_two().ilog2();
         let window = CParameter::WindowLog(window.clamp(10, WINDOW_LOG_MAX));
         for parameter in [window, CParameter::EnableLongDistanceMatching(true)] {
             zstd.set_parameter(parameter).expect("a parameter of zstd");
         }
-        zstd.ref_prefix(&self.scratch).expect("a context between frames");
+        zstd.ref_prefix(prefix).expect("a context between frames");
         out.resize(compress_bound(plain.len()), 0);
         let len = zstd.compress2(out.as_mut_slice(), plain).expect("room for the bound");
         out.truncate(len);

@@ -286,6 +286,21 @@ impl<'a> Run<'a> {
         self.contexts.iter().map(ContextRow::read)
     }
 
+    /// The chunks of a frame in their order. Looks at every row of the run.
+    pub fn chunks_of(&self, frame_index: u32) -> Vec<ChunkRow> {
+        let rows = self.ids.iter().zip(self.locators);
+        let own = rows.filter(|(_, locator)| u32_at(*locator, 0) == frame_index);
+        let mut chunks: Vec<ChunkRow> = own
+            .map(|(id, locator)| ChunkRow {
+                id: ChunkId(*id),
+                offset: u32_at(locator, 4),
+                len: u32_at(locator, 8),
+            })
+            .collect();
+        chunks.sort_unstable_by_key(|chunk| chunk.offset);
+        chunks
+    }
+
     /// None if they are not all there.
     pub fn bases(
         &self,

@@ -2,7 +2,8 @@
 //! before damage is reported. A small cache of decoded frames serves trees and single files;
 //! restore plans its own reads.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use crate::error::{Error, Named, Result};
@@ -15,11 +16,13 @@ use crate::repo::Repo;
 use crate::repo::damage::{Suspects, is_proof};
 use crate::repo::lookup::{Copy, Index};
 use crate::repo::packer::pack_name;
+pub use crate::repo::recent::Plain;
+use crate::repo::recent::Recent;
 
 /// Reads from packs are on this grid, so that the store does not learn where frames begin.
 pub const GRID_BYTES: u64 = 64 << 10;
 /// Decoded frames kept, in plain bytes.
-const CACHE_BYTES: usize = 32 << 20;
+const RECENT_BYTES: usize = 32 << 20;
 
 /// Everything needed to fetch and open one frame.
 #[derive(Debug, Clone)]
@@ -53,26 +56,17 @@ pub struct Fetcher<'r> {
     repo: &'r Repo,
     index: &'r Index,
     openers: Mutex<HashMap<[u8; 72], Arc<Sealer>>>,
-    cache: Mutex<Cache>,
+    recent: Recent<(PackId, u64)>,
     suspects: Suspects,
     /// What a later listing shows: while a long restore runs, a prune may move frames and delete
     /// packs.
     later: Mutex<Option<Arc<Index>>>,
 }
 
-type Plain = Arc<Vec<u8>>;
-
-#[derive(Default)]
-struct Cache {
-    frames: HashMap<(PackId, u64), Plain>,
-    order: VecDeque<(PackId, u64)>,
-    bytes: usize,
-}
-
 impl<'r> Fetcher<'r> {
     pub fn new(repo: &'r Repo, index: &'r Index) -> Self {
-        let (openers, cache, suspects, later) = Default::default();
-        Self { repo, index, openers, cache, suspects, later }
+        let (openers, suspects, later) = Default::default();
+        Self { repo, index, openers, recent: Recent::new(RECENT_BYTES), suspects, later }
     }
 
     pub fn repo(&self) -> &'r Repo {
@@ -135,40 +129,45 @@ impl<'r> Fetcher<'r> {
     }
 
     fn chunk_of(&self, copy: &Copy, id: &ChunkId, key: &IdKey) -> Result<Vec<u8>> {
+        let (plain, range) = self.place_of(copy, id, key)?;
+        Ok(plain[range].to_vec())
+    }
+
+    /// The frame's plain bytes, and where in them the chunk is, proven by its id.
+    fn place_of(&self, copy: &Copy, id: &ChunkId, key: &IdKey) -> Result<(Plain, Range<usize>)> {
         let frame = FrameAt::of(copy);
         let plain = self.cached(&frame)?;
         let row = &copy.place.chunk;
         let start = row.offset as usize;
-        let chunk = plain
-            .get(start..start + row.len as usize)
-            .filter(|chunk| key.id(chunk) == *id)
-            .ok_or_else(|| {
-                self.suspects.add(&frame, Some(*row));
-                let cause = format!("its bytes are not those of chunk {id}");
-                Error::Damaged { what: frame.named(), cause }
-            })?;
-        Ok(chunk.to_vec())
+        let range = start..start + row.len as usize;
+        if plain.get(range.clone()).is_none_or(|chunk| key.id(chunk) != *id) {
+            self.suspects.add(&frame, Some(*row));
+            let cause = format!("its bytes are not those of chunk {id}");
+            return Err(Error::Damaged { what: frame.named(), cause });
+        }
+        Ok((plain, range))
+    }
+
+    /// A base chunk, from any copy that is no delta: the frame's plain bytes, and where in them it
+    /// is, proven by its id.
+    pub fn base(&self, id: &ChunkId) -> Result<(Plain, Range<usize>)> {
+        let key = self.repo.id_key()?;
+        let full = self.copies(id).into_iter().filter(|copy| copy.place.frame.bases == 0);
+        full.map(|copy| self.place_of(&copy, id, key)).find_map(|plain| plain.ok()).ok_or_else(
+            || {
+                let cause = "no copy of it can be read".to_owned();
+                Error::Damaged { what: format!("base chunk {id}"), cause }
+            },
+        )
     }
 
     fn cached(&self, frame: &FrameAt) -> Result<Plain> {
         let place = (frame.pack.id, frame.row.offset);
-        if let Some(plain) = self.cache.lock().expect("no panic holds this lock").frames.get(&place)
-        {
-            return Ok(plain.clone());
+        if let Some(plain) = self.recent.get(&place) {
+            return Ok(plain);
         }
         let plain = Arc::new(self.frame(frame, &mut Decoder::new())?);
-        let mut cache = self.cache.lock().expect("no panic holds this lock");
-        // Two threads may have decoded it at once: it counts once.
-        if cache.frames.insert(place, plain.clone()).is_none() {
-            cache.bytes += plain.len();
-            cache.order.push_back(place);
-        }
-        while cache.bytes > CACHE_BYTES && cache.order.len() > 1 {
-            let oldest = cache.order.pop_front().expect("more than one");
-            if let Some(gone) = cache.frames.remove(&oldest) {
-                cache.bytes -= gone.len();
-            }
-        }
+        self.recent.put(place, plain.clone());
         Ok(plain)
     }
 
@@ -232,19 +231,13 @@ impl<'r> Fetcher<'r> {
     fn prefix(&self, bases: &[BaseRow]) -> Result<Vec<u8>> {
         let mut prefix = Vec::new();
         for base in bases {
-            let key = self.repo.id_key()?;
-            let damaged = |cause: &str| Error::Damaged {
-                what: format!("base chunk {}", base.id),
-                cause: cause.to_owned(),
-            };
-            let full = self.copies(&base.id).into_iter().filter(|copy| copy.place.frame.bases == 0);
-            let plain = full
-                .map(|copy| self.chunk_of(&copy, &base.id, key))
-                .find_map(|plain| plain.ok())
-                .ok_or_else(|| damaged("no copy of it can be read"))?;
-            let range =
-                base.start as usize..(base.start as usize).saturating_add(base.len as usize);
-            prefix.extend_from_slice(plain.get(range).ok_or_else(|| damaged("it is too short"))?);
+            let (plain, chunk) = self.base(&base.id)?;
+            let start = base.start as usize;
+            let range = plain[chunk].get(start..start.saturating_add(base.len as usize));
+            prefix.extend_from_slice(range.ok_or_else(|| {
+                let cause = "it is too short".to_owned();
+                Error::Damaged { what: format!("base chunk {}", base.id), cause }
+            })?);
         }
         Ok(prefix)
     }

@@ -26,7 +26,7 @@ use crate::repo::Repo;
 use crate::repo::trees::Piece;
 use crate::sys::fault;
 
-const TAG_LEN: usize = 16;
+pub(super) const TAG_LEN: usize = 16;
 const MAGIC: &[u8; 16] = b"strongroom-jrn-1";
 /// Records gather until a block of this many plain bytes is sealed and appended.
 const BLOCK_BYTES: usize = 64 << 10;
@@ -70,7 +70,7 @@ pub struct Past {
 
 struct Reader {
     file: File,
-    key: JournalKey,
+    key: SealKey,
     blocks: Vec<(u64, u32)>,
     /// First 8 bytes of H(path) → block, offset in its plain bytes.
     places: HashMap<u64, (u32, u32)>,
@@ -88,7 +88,7 @@ pub struct Journal {
 
 struct Writing {
     file: File,
-    key: JournalKey,
+    key: SealKey,
     block: Vec<u8>,
     count: u64,
     /// Why nothing is written any more.
@@ -117,7 +117,7 @@ pub fn open(
         }
     }
     parts.sort_by_key(|(modified, _, _)| std::cmp::Reverse(*modified));
-    let key = |salt: &[u8; 32]| JournalKey::new(repo, salt);
+    let key = |salt: &[u8; 32]| SealKey::journal(repo, salt);
     let mut past = Past { files: Vec::new(), dead: Vec::new(), packs: Vec::new() };
     let mut older = Vec::new();
     for (_, dead, path) in parts {
@@ -136,12 +136,12 @@ pub fn open(
     past.files.extend(finished.ok().flatten());
     let path = cache.join(format!("{stem}.{session}"));
     let salt: [u8; 32] = repo.env().random();
-    let writing = Writing::create(&path, &salt, JournalKey::new(repo, &salt)).map_err(failed)?;
+    let writing = Writing::create(&path, &salt, SealKey::journal(repo, &salt)).map_err(failed)?;
     Ok(Some((past, Journal { inner: Mutex::new(writing), path, done, older })))
 }
 
 /// Does its writer live? Where a file system has no locks, nobody's is taken to.
-fn is_held(file: &File) -> bool {
+pub(super) fn is_held(file: &File) -> bool {
     flock(file, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK)
 }
 
@@ -206,7 +206,7 @@ impl Journal {
 }
 
 impl Writing {
-    fn create(path: &Path, salt: &[u8; 32], key: JournalKey) -> io::Result<Self> {
+    fn create(path: &Path, salt: &[u8; 32], key: SealKey) -> io::Result<Self> {
         fault::pass("cache create")?;
         // It gets its name when it is locked: nobody sees it without.
         let mut fresh = path.as_os_str().to_owned();
@@ -240,7 +240,7 @@ impl Writing {
 
 impl Reader {
     /// `None`: not there, or not ours.
-    fn new(mut file: File, key: &dyn Fn(&[u8; 32]) -> JournalKey) -> io::Result<Option<Self>> {
+    fn new(mut file: File, key: &dyn Fn(&[u8; 32]) -> SealKey) -> io::Result<Option<Self>> {
         fault::pass("cache read")?;
         let mut head = [0; 48];
         file.read_exact(&mut head)?;
@@ -317,12 +317,20 @@ impl Reader {
     }
 }
 
-/// AES-256-GCM under a key for this journal alone; the block number is the nonce.
-struct JournalKey(aead::LessSafeKey);
+/// AES-256-GCM under a key for one file of the client's own; the block number is the nonce.
+pub(super) struct SealKey(aead::LessSafeKey);
 
-impl JournalKey {
-    fn new(repo: &Repo, salt: &[u8; 32]) -> Self {
-        let mut hasher = blake3::Hasher::new_derive_key("strongroom 1 client journal");
+impl SealKey {
+    fn journal(repo: &Repo, salt: &[u8; 32]) -> Self {
+        Self::new("strongroom 1 client journal", repo, salt)
+    }
+
+    pub(super) fn bases(repo: &Repo, salt: &[u8; 32]) -> Self {
+        Self::new("strongroom 1 client bases", repo, salt)
+    }
+
+    fn new(context: &str, repo: &Repo, salt: &[u8; 32]) -> Self {
+        let mut hasher = blake3::Hasher::new_derive_key(context);
         hasher.update(&repo.bundle().signing.0).update(salt);
         let key = aead::UnboundKey::new(&aead::AES_256_GCM, hasher.finalize().as_bytes());
         Self(aead::LessSafeKey::new(key.expect("the key has 32 bytes")))
@@ -334,14 +342,14 @@ impl JournalKey {
         aead::Nonce::assume_unique_for_key(nonce)
     }
 
-    fn seal(&self, block: u64, bytes: &mut Vec<u8>) {
+    pub(super) fn seal(&self, block: u64, bytes: &mut Vec<u8>) {
         self.0
             .seal_in_place_append_tag(Self::nonce(block), aead::Aad::empty(), bytes)
             .expect("a block is far below the limit of the cipher");
     }
 
     /// `false`: not what was sealed.
-    fn open(&self, block: u64, bytes: &mut Vec<u8>) -> bool {
+    pub(super) fn open(&self, block: u64, bytes: &mut Vec<u8>) -> bool {
         let opened = self.0.open_in_place(Self::nonce(block), aead::Aad::empty(), bytes);
         let Ok(len) = opened.map(|plain| plain.len()) else { return false };
         bytes.truncate(len);

@@ -222,6 +222,16 @@ impl Index {
         copies.into_iter().map(|(_, copy)| copy).collect()
     }
 
+    /// The copy that something new is best built on: one that a new snapshot may rely on, full
+    /// rather than a delta. A delta's bases are still to be asked for.
+    pub fn relied_copy(&self, id: &ChunkId) -> Option<Copy> {
+        let copies = self.copies(id).into_iter();
+        let relied = |copy: &Copy| {
+            copy.segment.relied(copy.place.frame.pack) && !self.is_damaged(&copy.place)
+        };
+        copies.filter(relied).min_by_key(|copy| copy.place.frame.bases != 0)
+    }
+
     /// The runs as they are now.
     pub fn segments(&self) -> Vec<Arc<Segment>> {
         self.segments.read().expect("no panic holds this lock").clone()

@@ -1,0 +1,277 @@
+//! Bases of deltas: the full chunks that hold a file's last version, fetched through a bounded
+//! cache that the workers share. A base is a chunk that a new snapshot could rely on, stored in
+//! full; where the last version is a delta itself, its own bases are taken, so that every delta is
+//! one step deep. Anything that is missing, damaged or not to be read means: no delta.
+
+use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
+use std::sync::{Arc, Mutex, OnceLock};
+
+use crate::backup::BackupOptions;
+use crate::backup::old::{Old, OldPiece, Stretch, Text};
+use crate::error::Result;
+use crate::format::codec::{Codec, Samples};
+use crate::format::id::{ChunkId, ObjectHash};
+use crate::format::pack::{BaseRow, ChunkRow, FRAME_BASE_BYTES_MAX};
+use crate::format::seal::Recipient;
+use crate::repo::Repo;
+use crate::repo::base_cache::BaseCache;
+use crate::repo::fetch::{Fetcher, Plain};
+use crate::repo::lookup::{Copy, Index};
+use crate::repo::session::Encoded;
+use crate::repo::trees::Piece;
+
+/// Plain bytes of frames that hold bases, kept for the chunks that come next.
+const HELD_BYTES: usize = 48 << 20;
+/// What a base row takes in a pack's directory and in an index run, beside the delta itself.
+const ROW_BYTES: u64 = 80;
+/// A delta below this share of the full chunk is always worth it; one above `DELTA_MAX` never.
+const DELTA_SMALL: u64 = 16;
+const DELTA_MAX: u64 = 2;
+
+pub struct Bases<'r> {
+    index: &'r Index,
+    /// Only if the key reads content.
+    fetcher: Option<Fetcher<'r>>,
+    /// Only if there is room given for it.
+    cache: Option<BaseCache<'r>>,
+    held: Mutex<Held>,
+    /// Chunks of frames that are deltas of many small files.
+    shared: Mutex<HashMap<(ObjectHash, u32), Arc<Vec<ChunkRow>>>>,
+}
+
+type Fetched = Arc<OnceLock<Option<(Plain, Range<usize>)>>>;
+
+#[derive(Default)]
+struct Held {
+    chunks: HashMap<ChunkId, Fetched>,
+    order: VecDeque<(ChunkId, usize)>,
+    bytes: usize,
+}
+
+/// What chunks can be a delta of. Without rows: of nothing.
+#[derive(Default)]
+pub struct Base {
+    pub rows: Vec<BaseRow>,
+    pub prefix: Vec<u8>,
+    pub worth: Worth,
+}
+
+impl Base {
+    pub fn add(&mut self, mut other: Base) {
+        self.rows.append(&mut other.rows);
+        self.prefix.append(&mut other.prefix);
+        self.worth.full += other.worth.full;
+        self.worth.before += other.worth.before;
+    }
+}
+
+/// What storing a chunk costs otherwise, in bytes.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Worth {
+    /// Stored in full, estimated by how its bases are stored.
+    pub full: u64,
+    /// As a delta, the last time.
+    pub before: u64,
+}
+
+impl Worth {
+    /// Does a delta of `len` bytes with so many base rows pay?
+    ///
+    /// Content drifts away from its bases: deltas grow by about as much each time. With a growth of
+    /// g, storing the chunk in full again pays best once the delta exceeds √(2 · full · g).
+    pub fn pays(&self, len: usize, rows: usize) -> bool {
+        let delta = len as u64 + rows as u64 * ROW_BYTES;
+        let growth = delta.saturating_sub(self.before);
+        delta * DELTA_SMALL <= self.full
+            || (delta * DELTA_MAX <= self.full
+                && (growth == 0 || delta * delta <= 2 * self.full * growth))
+    }
+}
+
+/// The base ranges of an old piece, and what it costs.
+struct Lineage {
+    rows: Vec<BaseRow>,
+    /// Stored and plain bytes of the frames its bases are in.
+    full: (u64, u64),
+    /// Stored bytes, if it is a delta itself.
+    before: u64,
+}
+
+impl<'r> Bases<'r> {
+    pub fn open(repo: &'r Repo, index: &'r Index, options: &BackupOptions) -> Result<Self> {
+        let fetcher = repo.reads(Recipient::Data).then(|| Fetcher::new(repo, index));
+        let room = if options.dry_run { 0 } else { options.base_cache_bytes };
+        let cache = BaseCache::open(repo, room)?;
+        Ok(Self { index, fetcher, cache, held: Mutex::default(), shared: Mutex::default() })
+    }
+
+    /// The last version of a file, if chunks of it can be had.
+    pub fn old(&self, pieces: &[Piece]) -> Option<Old> {
+        let any = self.fetcher.is_some() || self.cache.is_some();
+        (any && !pieces.is_empty()).then(|| Old::new(pieces))
+    }
+
+    /// Keeps what was just encoded, if there is room given for it. Images are left out: they do
+    /// not change; so is what does not compress, as it seldom resembles what it was before.
+    pub fn keep(&self, encoded: &Encoded, samples: Option<Samples>) {
+        if let Some(cache) = &self.cache
+            && samples.is_none()
+            && matches!(encoded.codec, Codec::Zstd | Codec::Numeric)
+        {
+            cache.put(encoded.codec, encoded.plain_len, &encoded.bytes, &encoded.chunks);
+        }
+    }
+
+    pub fn finish(&self) {
+        if let Some(cache) = &self.cache {
+            cache.finish();
+        }
+    }
+
+    /// A base for the chunk at offset `at` of the file whose last version is `old`.
+    pub fn find(&self, old: &Old, at: u64, bytes: &[u8]) -> Option<Base> {
+        let (mut text, mut full, mut before) = (Text::default(), (0, 0), 0);
+        for piece in old.around(at, bytes.len()) {
+            let Some(lineage) = self.lineage(piece) else { continue };
+            let plain: usize = lineage.rows.iter().map(|row| row.len as usize).sum();
+            if (text.len() + plain) as u64 > 2 * FRAME_BASE_BYTES_MAX {
+                break;
+            }
+            // A delta's bases reach a little further than the piece itself, on both sides.
+            let beyond = plain.saturating_sub(piece.len as usize) / 2;
+            self.append(&mut text, &lineage.rows);
+            text.places.push((text.len().saturating_sub(plain) + beyond, piece.at));
+            full = (full.0 + lineage.full.0, full.1 + lineage.full.1);
+            before += lineage.before;
+        }
+        let range = old.like(&text, at, bytes)?;
+        let (rows, prefix) = text.rows(range)?;
+        if prefix.len() as u64 > FRAME_BASE_BYTES_MAX {
+            return None;
+        }
+        let full = (bytes.len() as u64 * full.0).checked_div(full.1)?;
+        Some(Base { rows, prefix, worth: Worth { full, before } })
+    }
+
+    /// Appends what of the rows is not at the end of the text already.
+    fn append(&self, text: &mut Text, rows: &[BaseRow]) {
+        for row in rows {
+            let Some((plain, chunk)) = self.fetch(&row.id) else { continue };
+            let end = row.start.saturating_add(row.len);
+            if end as usize > chunk.len() {
+                continue;
+            }
+            if let Some(last) = text.stretches.last_mut()
+                && last.row.id == row.id
+                && (last.row.start..=last.row.start + last.row.len).contains(&row.start)
+            {
+                last.row.len = last.row.len.max(end - last.row.start);
+                continue;
+            }
+            let from = chunk.start + row.start as usize;
+            text.stretches.push(Stretch { row: *row, plain, from });
+        }
+    }
+
+    /// Which full chunks an old piece can be told by.
+    fn lineage(&self, piece: &OldPiece) -> Option<Lineage> {
+        let copy = self.index.relied_copy(&piece.id)?;
+        let frame = &copy.place.frame;
+        if frame.bases == 0 {
+            let rows = vec![BaseRow { id: piece.id, start: 0, len: piece.len }];
+            let full = (u64::from(frame.stored), u64::from(frame.plain));
+            return Some(Lineage { rows, full, before: 0 });
+        }
+        let rows = self.bases_of(&copy)?;
+        let mut full = (0, 0);
+        for row in &rows {
+            let base = self.index.relied_copy(&row.id)?.place.frame;
+            if base.bases != 0 {
+                return None;
+            }
+            full = (full.0 + u64::from(base.stored), full.1 + u64::from(base.plain));
+        }
+        let share = u64::from(copy.place.chunk.len);
+        let before = u64::from(frame.stored) * share / u64::from(frame.plain).max(1);
+        Some(Lineage { rows, full, before })
+    }
+
+    /// The base rows of one chunk of a delta. In a frame of several chunks each has one, in order:
+    /// so this writer does it, and if another did not, its deltas serve for nothing here.
+    fn bases_of(&self, copy: &Copy) -> Option<Vec<BaseRow>> {
+        let (run, place) = (copy.segment.run(), &copy.place);
+        let rows: Vec<BaseRow> = run.bases(&place.frame)?.collect();
+        if place.frame.is_single() {
+            return Some(rows);
+        }
+        let key = (copy.segment.name?, place.frame_index);
+        let chunks = {
+            let mut shared = self.shared.lock().expect("no panic holds this lock");
+            let chunks = || Arc::new(run.chunks_of(place.frame_index));
+            shared.entry(key).or_insert_with(chunks).clone()
+        };
+        let nth = chunks.binary_search_by_key(&place.chunk.offset, |chunk| chunk.offset).ok()?;
+        (chunks.len() == rows.len()).then(|| vec![rows[nth]])
+    }
+
+    /// A base chunk: the frame it is in, and where in that it is.
+    fn fetch(&self, id: &ChunkId) -> Option<(Plain, Range<usize>)> {
+        let slot = {
+            let mut held = self.held.lock().expect("no panic holds this lock");
+            held.chunks.entry(*id).or_default().clone()
+        };
+        // Whoever comes second waits for the first instead of decoding it, too.
+        let fetched = slot.get_or_init(|| {
+            let near = self.cache.as_ref().and_then(|cache| cache.get(id));
+            let far = || self.fetcher.as_ref()?.base(id).ok();
+            let fetched = near.or_else(far)?;
+            self.hold(id, fetched.1.len());
+            Some(fetched)
+        });
+        fetched.clone()
+    }
+
+    fn hold(&self, id: &ChunkId, len: usize) {
+        let mut held = self.held.lock().expect("no panic holds this lock");
+        held.bytes += len;
+        held.order.push_back((*id, len));
+        while held.bytes > HELD_BYTES && held.order.len() > 1 {
+            let (gone, len) = held.order.pop_front().expect("more than one");
+            held.chunks.remove(&gone);
+            held.bytes -= len;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Worth;
+
+    #[test]
+    fn a_delta_pays_until_it_has_grown_too_far() {
+        let worth = |full, before| Worth { full, before };
+        assert!(worth(100_000, 0).pays(40_000, 1), "the first one, below half");
+        assert!(!worth(100_000, 0).pays(60_000, 1), "more than half");
+        assert!(worth(100_000, 4_000).pays(5_000, 1), "small ones always");
+        assert!(worth(100_000, 12_000).pays(13_000, 1), "growing by 1 %: up to 14 %");
+        assert!(!worth(100_000, 14_000).pays(15_000, 1), "beyond");
+        assert!(worth(100_000, 30_000).pays(29_000, 1), "not growing");
+    }
+
+    #[test]
+    fn full_chunks_are_stored_again_as_seldom_as_pays() {
+        // Content that drifts by 0.2 % of its full size a night: a full chunk each 31 nights or so.
+        let (full, growth) = (250_000, 500);
+        let (mut before, mut nights, mut stored) = (0, 0, full);
+        loop {
+            let delta = before + growth;
+            if !(Worth { full, before }).pays(delta as usize, 0) {
+                break;
+            }
+            (before, nights, stored) = (delta, nights + 1, stored + delta);
+        }
+        assert!((30..=45).contains(&nights), "{nights}");
+        assert!(stored / nights < full / 14, "{} a night", stored / nights);
+    }
+}

@@ -1,0 +1,190 @@
+//! The version of a file that the last backup saw, and which stretch of it a new chunk resembles.
+//!
+//! Where a chunk's old bytes lie is guessed from its offset and from how far the chunk before it
+//! had moved. Then *anchors*, short pieces spread over the new chunk, are looked for there. Those
+//! that agree give the stretch to within a few KiB; without any the chunk counts as unlike, and no
+//! delta is tried. No fetching here, and no encoding: `bases` and `encode` do that.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
+
+use memchr::memmem;
+
+use crate::format::id::ChunkId;
+use crate::format::pack::{BaseRow, FRAME_BASES_MAX};
+use crate::repo::fetch::Plain;
+use crate::repo::trees::Piece;
+
+/// Old bytes this far beyond the expected stretch are looked at, too.
+const REACH: i64 = 64 << 10;
+/// Taken on both sides of where the anchors say: rows may have grown or shrunk between them.
+const SLACK: usize = 16 << 10;
+const ANCHORS: usize = 8;
+/// A row of a table is seldom the same for so long without being the same row.
+const ANCHOR_BYTES: usize = 64;
+const ANCHOR_BYTES_SMALL: usize = 24;
+const SMALL: usize = 64 << 10;
+/// Anchors agree if they have moved equally far to within this.
+const AGREE: i64 = 32 << 10;
+/// So near to the last one an anchor is looked for first.
+const NEAR: usize = 16 << 10;
+/// A file with so many unlike chunks in a row is asked for one chunk in `PATIENCE` only.
+const PATIENCE: u32 = 8;
+
+/// The pieces of a file's last version.
+pub struct Old {
+    pieces: Vec<OldPiece>,
+    /// Old offset less new offset of what was found last.
+    shift: AtomicI64,
+    /// Chunks since then that were unlike.
+    unlike: AtomicU32,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct OldPiece {
+    pub at: u64,
+    pub id: ChunkId,
+    pub len: u32,
+}
+
+/// A range of a base chunk, with its bytes.
+pub struct Stretch {
+    pub row: BaseRow,
+    pub plain: Plain,
+    /// Where in `plain` the range begins.
+    pub from: usize,
+}
+
+impl Stretch {
+    pub fn bytes(&self) -> &[u8] {
+        &self.plain[self.from..][..self.row.len as usize]
+    }
+}
+
+/// Old bytes around an expected place, as far as full chunks hold them.
+#[derive(Default)]
+pub struct Text {
+    pub stretches: Vec<Stretch>,
+    /// Where in the text a piece of the old version begins, at least about, and where in the file.
+    pub places: Vec<(usize, u64)>,
+}
+
+impl Old {
+    pub fn new(pieces: &[Piece]) -> Self {
+        let mut at = 0;
+        let mut chunks = Vec::with_capacity(pieces.len());
+        for piece in pieces {
+            if let Piece::Chunk { id, len } = *piece {
+                chunks.push(OldPiece { at, id, len });
+            }
+            at += piece.bytes();
+        }
+        Self { pieces: chunks, shift: AtomicI64::new(0), unlike: AtomicU32::new(0) }
+    }
+
+    /// The old pieces that a new chunk's bytes are expected in. None: it is not worth a look.
+    pub fn around(&self, at: u64, len: usize) -> &[OldPiece] {
+        let unlike = self.unlike.load(Ordering::Relaxed);
+        if unlike >= PATIENCE && !unlike.is_multiple_of(PATIENCE) {
+            self.unlike.store(unlike.wrapping_add(1), Ordering::Relaxed);
+            return &[];
+        }
+        let from = at as i64 + self.shift.load(Ordering::Relaxed);
+        let (from, to) = (from - REACH, from + len as i64 + REACH);
+        let first = self.pieces.partition_point(|old| old.at as i64 + i64::from(old.len) <= from);
+        let end = self.pieces.partition_point(|old| (old.at as i64) < to);
+        self.pieces.get(first..end).unwrap_or_default()
+    }
+
+    /// The stretch of the text that a new chunk resembles.
+    pub fn like(&self, text: &Text, at: u64, bytes: &[u8]) -> Option<Range<usize>> {
+        let anchors = anchors(text, bytes);
+        let Some(&(last, place)) = anchors.last() else {
+            self.unlike.fetch_add(1, Ordering::Relaxed);
+            return None;
+        };
+        self.unlike.store(0, Ordering::Relaxed);
+        let before = text.places.partition_point(|&(begins, _)| begins <= place).max(1) - 1;
+        if let Some(&(begins, was)) = text.places.get(before) {
+            let old = was as i64 + place as i64 - begins as i64;
+            let new = (at + last as u64) as i64;
+            self.shift.store(old - new, Ordering::Relaxed);
+        }
+        let moved = anchors.iter().map(|&(new, place)| place as i64 - new as i64);
+        let (low, high) = moved.fold((i64::MAX, i64::MIN), |(l, h), m| (l.min(m), h.max(m)));
+        let slack = SLACK.min(bytes.len()) as i64;
+        let within = |place: i64| place.clamp(0, text.len() as i64) as usize;
+        let range = within(low - slack)..within(high + bytes.len() as i64 + slack);
+        (!range.is_empty()).then_some(range)
+    }
+}
+
+/// Anchors that were found and agree: where in the new chunk, where in the text.
+fn anchors(text: &Text, bytes: &[u8]) -> Vec<(usize, usize)> {
+    let len = if bytes.len() < SMALL { ANCHOR_BYTES_SMALL } else { ANCHOR_BYTES };
+    let Some(last) = bytes.len().checked_sub(len) else { return Vec::new() };
+    let mut found: Vec<(usize, usize)> = Vec::new();
+    for n in 0..ANCHORS {
+        let new = last * n / (ANCHORS - 1);
+        let anchor = &bytes[new..new + len];
+        let expected = found.last().map(|&(before, place)| place + new - before);
+        if let Some(place) = text.find(anchor, expected) {
+            found.push((new, place));
+        }
+    }
+    let moved = |&(new, place): &(usize, usize)| place as i64 - new as i64;
+    let agrees = |one: &(usize, usize)| {
+        let others = found.iter().filter(|other| (moved(one) - moved(other)).abs() <= AGREE);
+        // Itself is one of them.
+        others.count() * 3 > found.len()
+    };
+    found.iter().copied().filter(agrees).collect()
+}
+
+impl Text {
+    pub fn len(&self) -> usize {
+        self.stretches.iter().map(|stretch| stretch.row.len as usize).sum()
+    }
+
+    /// First near where it is expected, then anywhere.
+    fn find(&self, anchor: &[u8], expected: Option<usize>) -> Option<usize> {
+        let near = expected.map(|place| place.saturating_sub(NEAR)..place + NEAR);
+        near.and_then(|near| self.find_in(anchor, near))
+            .or_else(|| self.find_in(anchor, 0..usize::MAX))
+    }
+
+    fn find_in(&self, anchor: &[u8], within: Range<usize>) -> Option<usize> {
+        let mut begins = 0;
+        for stretch in &self.stretches {
+            let bytes = stretch.bytes();
+            let from = within.start.saturating_sub(begins).min(bytes.len());
+            let to = within.end.saturating_sub(begins).min(bytes.len());
+            if let Some(place) = memmem::find(&bytes[from..to], anchor) {
+                return Some(begins + from + place);
+            }
+            begins += bytes.len();
+        }
+        None
+    }
+
+    /// A range of the text as rows of base chunks, and its bytes. `None`: more than a frame may
+    /// have.
+    pub fn rows(&self, range: Range<usize>) -> Option<(Vec<BaseRow>, Vec<u8>)> {
+        let mut rows = Vec::new();
+        let mut prefix = Vec::with_capacity(range.len());
+        let mut begins = 0;
+        for stretch in &self.stretches {
+            let bytes = stretch.bytes();
+            let from = range.start.saturating_sub(begins).min(bytes.len());
+            let to = range.end.saturating_sub(begins).min(bytes.len());
+            if from < to {
+                let start = stretch.row.start + from as u32;
+                rows.push(BaseRow { id: stretch.row.id, start, len: (to - from) as u32 });
+                prefix.extend_from_slice(&bytes[from..to]);
+            }
+            begins += bytes.len();
+        }
+        let fits = (1..=FRAME_BASES_MAX as usize).contains(&rows.len());
+        fits.then_some((rows, prefix))
+    }
+}
