@@ -110,7 +110,9 @@ fn plain(input: &mut Input<'_>) -> Vec<u8> {
     let (times, drift) = (1 << (input.byte() % 11), input.byte());
     let bytes = input.0;
     (0..times)
-        .flat_map(|round: usize| bytes.iter().map(move |byte| byte.wrapping_add(drift.wrapping_mul(round as u8))))
+        .flat_map(|round: usize| {
+            bytes.iter().map(move |byte| byte.wrapping_add(drift.wrapping_mul(round as u8)))
+        })
         .take(PLAIN_MAX)
         .collect()
 }

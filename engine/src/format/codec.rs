@@ -204,7 +204,6 @@ pub struct Encoder {
     level: i32,
     probe: Probe,
     chooser: Chooser,
-    scratch: Vec<u8>,
     /// Behind the filter.
     planes_zstd: CCtx<'static>,
     filter: Scratch,
@@ -219,7 +218,6 @@ impl Encoder {
             level,
             probe: Probe::new(),
             chooser: Chooser::new(),
-            scratch: Vec::new(),
             planes_zstd: context(level, &PLANES),
             filter: Scratch::default(),
             other: Vec::new(),
