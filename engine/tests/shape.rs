@@ -7,6 +7,8 @@ mod build;
 #[path = "../../fuzz/bodies/input.rs"]
 mod input;
 
+use std::path::Path;
+
 use proptest::prelude::{any, prop, proptest};
 use proptest::test_runner::Config;
 use strongroom::backup::chunk::Chunker;
@@ -204,7 +206,9 @@ fn unknown_values_of_undefined_length_hold_implicit_elements() {
         file.bytes.extend_from_slice(b"secret");
         file.end_item().end_sequence();
         if nested {
-            file.filler(20).end_item().end_sequence();
+            // Explicit again, as deep as that was.
+            file.filler(20).sequence((0x0008, 0x1111)).item().filler(20);
+            file.end_item().end_sequence().end_item().end_sequence();
         }
     }
     file.pixels(&vec![0; SLICE.bytes()]);
@@ -236,6 +240,181 @@ fn depth_and_length_of_a_header_have_limits() {
         let mut file = Dicom::new(EXPLICIT);
         file.filler(len).image(SLICE).pixels(&vec![0; SLICE.bytes()]);
         assert_eq!(shape::of(&file.bytes).is_some(), found, "{len}");
+    }
+}
+
+fn little(numbers: &[(usize, usize, u64)], bytes: &mut [u8]) {
+    for &(place, width, number) in numbers {
+        bytes[place..place + width].copy_from_slice(&number.to_le_bytes()[..width]);
+    }
+}
+
+/// 64 × 40 × 3 voxels of this type, NIfTI-1.
+fn nifti_1(datatype: u64, voxel: usize, offset: f32) -> Vec<u8> {
+    let mut bytes = vec![0; offset as usize + 64 * 40 * 3 * voxel];
+    little(&[(0, 4, 348), (40, 2, 3), (42, 2, 64), (44, 2, 40), (46, 2, 3)], &mut bytes);
+    little(&[(70, 2, datatype), (108, 4, u64::from(offset.to_bits()))], &mut bytes);
+    bytes[344..348].copy_from_slice(b"n+1\0");
+    bytes
+}
+
+#[test]
+fn nifti_volumes_are_found() {
+    let cases = [
+        (2, 1, hint(1, 1, 64)),
+        (4, 2, hint(2, 1, 64)),
+        (16, 4, hint(4, 1, 64)),
+        (64, 8, hint(8, 1, 64)),
+        (32, 8, hint(4, 2, 128)),
+        (128, 3, hint(1, 3, 192)),
+        (2304, 4, hint(1, 4, 256)),
+    ];
+    for (datatype, voxel, samples) in cases {
+        let bytes = nifti_1(datatype, voxel, 352.0);
+        assert_eq!(shape::of(&bytes), frames(352, 7680 * voxel, 0, samples), "{datatype}");
+    }
+    let mut bytes = vec![0; 1000 + 7680 * 2];
+    little(&[(0, 4, 540), (12, 2, 4), (16, 8, 3), (24, 8, 64), (32, 8, 40)], &mut bytes);
+    little(&[(40, 8, 3), (168, 8, 1000)], &mut bytes);
+    bytes[4..12].copy_from_slice(b"n+2\0\r\n\x1a\n");
+    assert_eq!(shape::of(&bytes), frames(1000, 7680 * 2, 0, hint(2, 1, 64)));
+    little(&[(0, 4, u64::from(540_u32.swap_bytes()))], &mut bytes);
+    assert_eq!(shape::of(&bytes), None, "a big-endian file says 8 dimensions and more");
+}
+
+#[test]
+fn big_endian_nifti_has_no_hint() {
+    let mut bytes = nifti_1(4, 2, 352.0);
+    for (place, width) in [(0, 4), (40, 2), (42, 2), (44, 2), (46, 2), (70, 2), (108, 4)] {
+        bytes[place..place + width].reverse();
+    }
+    assert_eq!(shape::of(&bytes), frames(352, 7680 * 2, 0, None));
+}
+
+#[test]
+fn contradictory_nifti_is_plain_bytes() {
+    let cases: [&[(usize, usize, u64)]; 8] = [
+        &[(40, 2, 0)],
+        &[(40, 2, 8)],
+        &[(42, 2, 0)],
+        &[(44, 2, 0xffff)],
+        &[(70, 2, 1536)],
+        &[(108, 4, f32::NAN.to_bits() as u64)],
+        &[(108, 4, 1e30_f32.to_bits() as u64)],
+        &[(344, 4, u32::from_le_bytes(*b"ni1\0") as u64)],
+    ];
+    for numbers in cases {
+        let mut bytes = nifti_1(4, 2, 352.0);
+        little(numbers, &mut bytes);
+        assert_eq!(shape::of(&bytes), None, "{numbers:?}");
+    }
+}
+
+/// A TIFF of pages of 100 × 30 pixels, 3 strips each, pixels first.
+fn tiff(pages: usize, bits: u64, per_pixel: u64) -> Vec<u8> {
+    let strip = 10 * 100 * bits / 8 * per_pixel;
+    let mut bytes = b"II*\0\0\0\0\0".to_vec();
+    bytes.resize(8 + pages * 3 * strip as usize, 7);
+    let mut link = 4;
+    for page in 0..pages as u64 {
+        let at = bytes.len() as u64;
+        little(&[(link, 4, at)], &mut bytes);
+        let tables = at + 2 + 12 * 9 + 4;
+        let entries = [
+            (256, 3, 1, 100),
+            (257, 3, 1, 30),
+            (258, 3, per_pixel, if per_pixel > 2 { tables + 24 } else { bits }),
+            (259, 3, 1, 1),
+            (273, 4, 3, tables),
+            (277, 3, 1, per_pixel),
+            (278, 3, 1, 10),
+            (279, 4, 3, tables + 12),
+            (284, 3, 1, 1),
+        ];
+        bytes.resize(tables as usize + 24 + 6, 0);
+        little(&[(at as usize, 2, entries.len() as u64)], &mut bytes);
+        for (n, (tag, kind, count, value)) in entries.into_iter().enumerate() {
+            let place = at as usize + 2 + 12 * n;
+            let numbers = [(place, 2, tag), (place + 2, 2, kind), (place + 4, 4, count)];
+            little(&numbers, &mut bytes);
+            little(&[(place + 8, 4, value)], &mut bytes);
+        }
+        for n in 0..3 {
+            let (place, first) = (tables as usize + 4 * n, 8 + (3 * page + n as u64) * strip);
+            little(&[(place, 4, first), (place + 12, 4, strip)], &mut bytes);
+            little(&[(tables as usize + 24 + 2 * n, 2, bits)], &mut bytes);
+        }
+        link = tables as usize - 4;
+    }
+    bytes
+}
+
+#[test]
+fn tiff_strips_are_found() {
+    assert_eq!(shape::of(&tiff(1, 8, 1)), frames(8, 3000, 0, hint(1, 1, 100)));
+    assert_eq!(shape::of(&tiff(1, 16, 1)), frames(8, 6000, 0, hint(2, 1, 100)));
+    assert_eq!(shape::of(&tiff(1, 8, 3)), frames(8, 9000, 0, hint(1, 3, 300)));
+    assert_eq!(shape::of(&tiff(5, 16, 1)), frames(8, 30_000, 6000, hint(2, 1, 100)));
+}
+
+#[test]
+fn other_tiffs_are_plain_bytes() {
+    let sound = tiff(1, 16, 1);
+    let entry = |n: usize| 8 + 6000 + 2 + 12 * n;
+    let tables = entry(9) + 4;
+    let cases: [&[(usize, usize, u64)]; 8] = [
+        &[(2, 2, 43)],
+        &[(0, 2, 0x4d4d)],
+        &[(4, 4, 1 << 30)],
+        // Bits, compression, a gap between strips, another length, strips without number.
+        &[(entry(2) + 8, 2, 12)],
+        &[(entry(3) + 8, 2, 5)],
+        &[(tables + 4, 4, 2010)],
+        &[(tables + 20, 4, 1999)],
+        &[(entry(4) + 4, 4, u64::from(u32::MAX)), (entry(7) + 4, 4, u64::from(u32::MAX))],
+    ];
+    for numbers in cases {
+        let mut bytes = sound.clone();
+        little(numbers, &mut bytes);
+        assert_eq!(shape::of(&bytes), None, "{numbers:?}");
+    }
+    // A directory that names itself as the next one.
+    let mut endless = sound.clone();
+    little(&[(entry(9), 4, 6008)], &mut endless);
+    assert_eq!(shape::of(&endless), frames(8, 6000, 0, hint(2, 1, 100)));
+}
+
+fn real(name: &str) -> Vec<u8> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/real");
+    std::fs::read(folder.join(name)).unwrap()
+}
+
+#[test]
+fn real_files_have_the_shape_that_they_have() {
+    let native = [
+        ("epi-00041.dcm", frames(16_900, 8192, 0, hint(2, 1, 64))),
+        ("epi-00042.dcm", frames(16_902, 8192, 0, hint(2, 1, 64))),
+        ("epi-pe-ap.nii", frames(352, 103_680, 0, hint(2, 1, 72))),
+        ("SC_rgb.dcm", frames(1300, 30_000, 0, hint(1, 3, 300))),
+        ("SC_rgb_expb.dcm", frames(1288, 30_000, 0, None)),
+        ("ae.xpt", None),
+        ("super-wide-1.zip", None),
+    ];
+    for (name, wanted) in native {
+        assert_eq!(shape::of(&real(name)), wanted, "{name}");
+        cuts(&real(name));
+    }
+    let compressed = [
+        ("rtdose_rle_1frame.dcm", 1774),
+        ("SC_rgb_rle_16bit_2frame.dcm", 1344),
+        ("emri_small_jpeg_2k_lossless.dcm", 2360),
+    ];
+    for (name, start) in compressed {
+        let shape = Shape { start, region: Region::Fragments };
+        assert_eq!(shape::of(&real(name)), Some(shape), "{name}");
+        // The fragments are one group; behind them stands their end.
+        let [header, group, 8] = lengths(&real(name))[..] else { panic!("{name}") };
+        assert_eq!((header, header + group + 8), (start as usize, real(name).len()), "{name}");
     }
 }
 
@@ -340,6 +519,28 @@ fn a_pad_byte_goes_with_the_last_frame() {
     file.image(image).pixels(&noise(7, image.bytes() + 1)).trailer(10);
     let [_, pixels @ .., _] = &lengths(&file.bytes)[..] else { panic!() };
     assert_eq!(pixels, [701 * 701, 701 * 701, 701 * 701 + 1]);
+}
+
+/// A stream's reader learns that it has seen the end only when it reads on.
+#[test]
+fn a_file_cut_off_in_its_pixels_is_cut_as_if_it_went_on() {
+    let chunker = Chunker::MinCdc { min: 256, max: 768 };
+    let mut file = Dicom::new(EXPLICIT);
+    file.image(Image { bits: 8, ..Image::gray_16(1000, 50) }).pixels(&[0; 50_000]);
+    let start = file.len() - 50_000;
+    for left in [100, 767, 768, 769, 1518] {
+        let file = &file.bytes[..start + left];
+        body::holds(file);
+        let cuts: Vec<_> = body::cuts(chunker, file, 5000).iter().map(|cut| cut.len).collect();
+        let wanted: &[usize] = match left {
+            100 => &[100],
+            767 => &[767],
+            768 => &[750, 18],
+            769 => &[750, 19],
+            _ => &[750, 750, 18],
+        };
+        assert_eq!(cuts[cuts.len() - wanted.len()..], *wanted, "{left}");
+    }
 }
 
 #[test]

@@ -37,6 +37,7 @@ struct Sum {
     seeds: u64,
     committed: usize,
     steps: usize,
+    deltas: u64,
     counts: Counts,
     failed: Vec<(u64, Outcome)>,
 }
@@ -46,15 +47,16 @@ impl Sum {
         self.seeds += other.seeds;
         self.committed += other.committed;
         self.steps += other.steps;
+        self.deltas += other.deltas;
         self.counts.iter_mut().zip(other.counts).for_each(|(sum, n)| *sum += n);
         self.failed.extend(other.failed);
     }
 
     fn tell(&self, class: Class, begun: Instant) {
-        let Self { seeds, steps, committed, .. } = self;
+        let Self { seeds, steps, committed, deltas, .. } = self;
         let seconds = begun.elapsed().as_secs_f64();
         println!(
-            "{class:?}: {seeds} seeds in {seconds:.1} s, {steps} store calls, {committed} snapshots; {}",
+            "{class:?}: {seeds} seeds in {seconds:.1} s, {steps} store calls, {committed} snapshots, {deltas} deltas; {}",
             told(&self.counts)
         );
         let failed: Vec<u64> = self.failed.iter().map(|(seed, _)| *seed).collect();
@@ -86,6 +88,7 @@ fn run_seeds(class: Class, seeds: Range<u64>) -> Sum {
                         seeds: 1,
                         committed: outcome.committed,
                         steps: outcome.steps,
+                        deltas: outcome.deltas,
                         counts: outcome.counts,
                         failed: Some((seed, outcome))
                             .filter(|(_, outcome)| !outcome.findings.is_empty())
@@ -105,6 +108,7 @@ fn assert_seeds(class: Class, seeds: Range<u64>) {
     let begun = Instant::now();
     let sum = run_seeds(class, seeds);
     sum.tell(class, begun);
+    assert!(sum.deltas > 0, "bases are among what may be lost");
     if let Some((seed, outcome)) = sum.failed.first() {
         panic!("{}{class:?} seed {seed}: {:#?}", outcome.tail, outcome.findings);
     }

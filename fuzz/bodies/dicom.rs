@@ -8,8 +8,11 @@ use strongroom::backup::shape::{self, Region};
 use super::build::{BIG, DEFLATED, Dicom, EXPLICIT, IMPLICIT, Image, JPEG_2000};
 use super::input::Input;
 
-const CHUNKERS: [Chunker; 2] =
-    [Chunker::MinCdc { min: 256, max: 768 }, Chunker::FastCdc { min: 256, avg: 512, max: 2048 }];
+const CHUNKERS: [Chunker; 3] = [
+    Chunker::MinCdc { min: 256, max: 768 },
+    Chunker::MinCdc { min: 256, max: 260 },
+    Chunker::FastCdc { min: 256, avg: 512, max: 2048 },
+];
 
 pub fn run(bytes: &[u8]) {
     let Some((kind, rest)) = bytes.split_first() else { return };
@@ -65,18 +68,20 @@ pub fn holds(file: &[u8]) {
     }
 }
 
-/// Cuts as a reader makes them that reads `step` bytes at a time; the first time as many as a header may take.
+/// Cuts as a reader makes them that reads `step` bytes at a time, and learns that it has seen the end when it reads on; if it does not
+/// read all at once.
 pub fn cuts(chunker: Chunker, file: &[u8], step: usize) -> Vec<Cut> {
     let mut cutter = Cutter::new(chunker, file);
-    let (mut at, mut filled, mut cuts) = (0, 0, Vec::new());
+    let (mut at, mut filled, mut last, mut cuts) = (0, 0, false, Vec::new());
     while at < file.len() {
-        match cutter.next(&file[at..filled], filled == file.len()) {
+        match cutter.next(&file[at..filled], last) {
             Some(cut) => {
                 at += cut.len;
                 cuts.push(cut);
             }
             None => {
-                assert!(filled - at < chunker.max_bytes(), "undecided with enough bytes");
+                assert!(!last && filled - at < chunker.max_bytes(), "undecided with enough bytes");
+                last = filled == file.len() || step >= file.len();
                 filled = file.len().min(filled + step);
             }
         }

@@ -1,6 +1,7 @@
 //! Where one chunk ends and the next begins. Cut points are a pure function of the source's bytes
 //! from the last cut on: neither read sizes nor map windows nor threads move them. Knows no files,
 //! no ids and no storage; chunkers are public and unkeyed (`repo.cbor` leaves room for keyed ones).
+//! Where more than content is known of a file, `cut` has each of its parts cut as a source.
 //!
 //! # The rule of `MinCdc`, from which it can be written again
 //!

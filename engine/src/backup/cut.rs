@@ -106,14 +106,12 @@ impl Cutter {
         self.chunker.min_bytes() as u64 / 2
     }
 
-    /// A large fragment, or several small ones. No more than a chunk's bytes are looked at, so it is
-    /// the same however many are at hand.
+    /// A large fragment, or several small ones. The largest chunk is at hand, and what is taken
+    /// together is not longer: so it is the same however many bytes are.
     fn next_fragments(&mut self, rest: &[u8], last: bool) -> Option<Part> {
-        let max = self.chunker.max_bytes();
-        if rest.len() < max && !last {
+        if rest.len() < self.chunker.max_bytes() && !last {
             return None;
         }
-        let rest = &rest[..rest.len().min(max)];
         let (whole, large) = (self.chunker.whole_bytes() as u64, self.large_bytes());
         let Some(first) = shape::fragment_bytes(rest) else { return Some(self.tail()) };
         let mut len = first;

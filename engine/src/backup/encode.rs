@@ -104,10 +104,10 @@ impl Worker<'_> {
     }
 
     pub fn flush_bundles(&mut self) -> Result<()> {
-        while let Some(mut bundle) = self.bundles.pop() {
-            self.flush_bundle(&mut bundle)?;
-        }
-        Ok(())
+        let mut bundles = std::mem::take(&mut self.bundles);
+        // Content before names, names before references.
+        bundles.sort_by_key(|bundle| bundle.class.recipient as u8);
+        bundles.iter_mut().try_for_each(|bundle| self.flush_bundle(bundle))
     }
 
     /// Stores what is in the bundle, which is empty afterwards.

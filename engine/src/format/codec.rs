@@ -2,20 +2,24 @@
 //! length that the frame's row claims; what to try on which data, and which bases to use, is
 //! decided elsewhere.
 
+mod choose;
 mod numeric;
 mod probe;
 #[cfg(test)]
 mod tests;
 
-use zstd::zstd_safe::{CCtx, CParameter, DCtx, compress_bound, find_frame_compressed_size};
+use zstd::zstd_safe::{
+    CCtx, CParameter, DCtx, ParamSwitch, Strategy, compress_bound, find_frame_compressed_size,
+};
 
 use crate::error::FormatError;
-use crate::format::codec::numeric::Filter;
+use crate::format::codec::choose::Choice;
+use crate::format::codec::numeric::{Filter, Scratch};
 use crate::format::codec::probe::Probe;
 use crate::format::layout::{check, limit};
 use crate::format::pack::{FRAME_BASE_BYTES_MAX, FRAME_BASES_MAX, FRAME_PLAIN_MAX};
 
-pub use crate::format::codec::numeric::{DELTA, SHUFFLE, ZIGZAG};
+pub use crate::format::codec::numeric::predict::Predictor;
 
 const FRAME: &str = "frame";
 /// Largest window a zstd frame may ask for: 64 MiB.
@@ -24,6 +28,15 @@ const ZSTD_MAGIC: [u8; 4] = 0xFD2F_B528_u32.to_le_bytes();
 /// A frame is compressed only if that saves 1/64 (1.6 %) of it or more.
 const SAVING_MIN: usize = 64;
 const SMALL: usize = 64 << 10;
+/// Planes of residuals are noise, or nearly empty: what is worth matching is long, and what is not
+/// found soon is not there. Literals are always coded.
+const PLANES: [CParameter; 5] = [
+    CParameter::Strategy(Strategy::ZSTD_fast),
+    CParameter::MinMatch(7),
+    CParameter::HashLog(12),
+    CParameter::TargetLength(4),
+    CParameter::LiteralCompressionMode(ParamSwitch::Enable),
+];
 
 /// Numbers are the format's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -64,6 +77,7 @@ pub struct Samples {
 pub struct Decoder {
     zstd: DCtx<'static>,
     scratch: Vec<u8>,
+    filter: Scratch,
 }
 
 impl Default for Decoder {
@@ -74,7 +88,7 @@ impl Default for Decoder {
 
 impl Decoder {
     pub fn new() -> Self {
-        Self { zstd: DCtx::create(), scratch: Vec::new() }
+        Self { zstd: DCtx::create(), scratch: Vec::new(), filter: Scratch::default() }
     }
 
     /// Replaces `out` by the frame's plain bytes, exactly `plain_len` of them; on error `out` is
@@ -115,11 +129,9 @@ impl Decoder {
             }
             Codec::Zstd => decompress(&mut self.zstd, encoded, plain_len, out),
             Codec::Numeric => {
-                let (filter, encoded) = Filter::read(encoded)?;
-                let first = if filter.shuffles() { &mut self.scratch } else { &mut *out };
-                decompress(&mut self.zstd, encoded, plain_len, first)?;
-                filter.undo(&self.scratch, out);
-                Ok(())
+                let (filter, counts, encoded) = Filter::read(encoded)?;
+                decompress(&mut self.zstd, encoded, plain_len, &mut self.filter.planes)?;
+                filter.undo(&counts, &mut self.filter, out)
             }
             Codec::Delta => {
                 let total: usize = bases.iter().map(|base| base.len()).sum();
@@ -191,6 +203,10 @@ pub struct Encoder {
     level: i32,
     probe: Probe,
     scratch: Vec<u8>,
+    /// Behind the filter.
+    planes_zstd: CCtx<'static>,
+    filter: Scratch,
+    other: Vec<u8>,
 }
 
 impl Encoder {
@@ -198,20 +214,55 @@ impl Encoder {
     pub fn new(level: i32) -> Self {
         let mut zstd = CCtx::create();
         set_up(&mut zstd, level);
-        Self { zstd, level, probe: Probe::new(), scratch: Vec::new() }
+        let mut planes_zstd = CCtx::create();
+        set_up(&mut planes_zstd, level);
+        for parameter in PLANES {
+            planes_zstd.set_parameter(parameter).expect("a parameter of zstd");
+        }
+        Self {
+            zstd,
+            level,
+            probe: Probe::new(),
+            scratch: Vec::new(),
+            planes_zstd,
+            filter: Scratch::default(),
+            other: Vec::new(),
+        }
     }
 
     /// Replaces `out` by the encoded bytes, by whichever codec without bases takes the fewest.
     /// `samples`: what the file's header says; without it a look at the bytes decides.
-    pub fn encode(&mut self, plain: &[u8], _samples: Option<Samples>, out: &mut Vec<u8>) -> Codec {
-        self.encode_plain(plain, out)
+    pub fn encode(&mut self, plain: &[u8], samples: Option<Samples>, out: &mut Vec<u8>) -> Codec {
+        let choice = match samples {
+            Some(samples) => choose::with_hint(plain, samples),
+            None => Choice::Plain,
+        };
+        match choice {
+            Choice::Plain => self.encode_plain(plain, out),
+            Choice::Filter(filter) => {
+                self.encode_filter(&filter, plain, out);
+                if out.len() <= len_max(plain) { Codec::Numeric } else { self.encode_plain(plain, out) }
+            }
+            Choice::Both(filter) => {
+                let mut filtered = std::mem::take(&mut self.other);
+                self.encode_filter(&filter, plain, &mut filtered);
+                let codec = self.encode_plain(plain, out);
+                let smaller = filtered.len() < out.len();
+                if smaller {
+                    out.clear();
+                    out.extend_from_slice(&filtered);
+                }
+                self.other = filtered;
+                if smaller { Codec::Numeric } else { codec }
+            }
+        }
     }
 
     /// Replaces `out` by the encoded bytes: zstd where that saves 1/64 or more, else the bytes as
     /// they are.
     pub fn encode_plain(&mut self, plain: &[u8], out: &mut Vec<u8>) -> Codec {
         if !self.probe.is_incompressible(plain) {
-            let len_max = plain.len().saturating_sub((plain.len() / SAVING_MIN).max(1));
+            let len_max = len_max(plain);
             // Less room than the plain bytes take, so that zstd itself stops when it saves nothing.
             // It wants some slack, which matters only to small frames.
             let room = if plain.len() < SMALL { compress_bound(plain.len()) } else { len_max };
@@ -227,18 +278,28 @@ impl Encoder {
         Codec::Stored
     }
 
-    /// Replaces `out` by codec 2: samples of `width` bytes (1, 2, 4, 8; else panics) through the
-    /// filters `flags` (`DELTA | ZIGZAG | SHUFFLE`), then zstd. Whether that is smaller is the
-    /// caller's to see.
-    pub fn encode_numeric(&mut self, width: u8, flags: u8, plain: &[u8], out: &mut Vec<u8>) {
-        let filter = Filter::new(width, flags).expect("a width and flags of the format");
-        filter.apply(plain, &mut self.scratch);
-        out.clear();
-        out.extend_from_slice(&filter.to_bytes());
-        out.resize(out.len() + compress_bound(plain.len()), 0);
-        let body = &mut out[numeric::HEADER_LEN..];
-        let len = self.zstd.compress2(body, &self.scratch).expect("room for the bound");
-        out.truncate(numeric::HEADER_LEN + len);
+    /// Replaces `out` by codec 2, whether that is smaller or not. `lead`: bytes before the first
+    /// sample. `None`: the predictor cannot work with such samples.
+    pub fn encode_numeric(
+        &mut self,
+        samples: Samples,
+        predictor: Predictor,
+        lead: u8,
+        plain: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Option<()> {
+        let filter = Filter::new(samples, predictor, lead).ok()?;
+        self.encode_filter(&filter, plain, out);
+        Some(())
+    }
+
+    fn encode_filter(&mut self, filter: &Filter, plain: &[u8], out: &mut Vec<u8>) {
+        filter.apply(plain, &mut self.filter, out);
+        let header = out.len();
+        out.resize(header + compress_bound(plain.len()), 0);
+        let body = &mut out[header..];
+        let len = self.planes_zstd.compress2(body, &self.filter.planes).expect("room for the bound");
+        out.truncate(header + len);
     }
 
     /// Replaces `out` by codec 3: zstd with long-distance matching, and the base ranges,
@@ -258,6 +319,11 @@ impl Encoder {
         let len = zstd.compress2(out.as_mut_slice(), plain).expect("room for the bound");
         out.truncate(len);
     }
+}
+
+/// The most that a frame may take encoded.
+fn len_max(plain: &[u8]) -> usize {
+    plain.len().saturating_sub((plain.len() / SAVING_MIN).max(1))
 }
 
 fn set_up(zstd: &mut CCtx<'_>, level: i32) {

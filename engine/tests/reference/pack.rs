@@ -236,30 +236,76 @@ fn zstd_frame(encoded: &[u8], plain_len: usize) -> Result<Vec<u8>> {
 
 /// Codec 2.
 fn numeric(encoded: &[u8], plain_len: usize) -> Result<Vec<u8>> {
-    const DELTA: u8 = 1;
-    const ZIGZAG: u8 = 2;
-    const SHUFFLE: u8 = 4;
     let mut cursor = Cursor(encoded);
-    let (width, flags) = (cursor.u8()? as usize, cursor.u8()?);
-    cursor.zero(2)?;
-    need([1, 2, 4, 8].contains(&width) && flags & !7 == 0, "width and flags of a numeric frame")?;
+    let (width, predictor, step) = (cursor.u16()? as usize, cursor.u8()?, cursor.u8()? as usize);
+    let (row, lead) = (cursor.u16()? as usize, cursor.u8()? as usize);
+    cursor.zero(1)?;
+    need(predictor <= 3, "predictor of a numeric frame")?;
+    let mut counts = Vec::new();
+    for _ in 0..if predictor >= 2 { 5 } else { 0 } {
+        counts.push(cursor.u32()? as usize);
+    }
     let stored = zstd_frame(cursor.0, plain_len)?;
     need(stored.len() == plain_len, "length of a numeric frame")?;
-    let n = plain_len / width;
-    let mask = u64::MAX >> (64 - 8 * width);
-    let (mut plain, mut last) = (Vec::new(), 0u64);
-    for i in 0..n {
-        let at = |k: usize| if flags & SHUFFLE != 0 { k * n + i } else { i * width + k };
-        let mut sample = (0..width).fold(0, |sum, k| sum | u64::from(stored[at(k)]) << (8 * k));
-        if flags & ZIGZAG != 0 {
-            sample = (sample >> 1) ^ (sample & 1).wrapping_neg() & mask;
-        }
-        if flags & DELTA != 0 {
-            sample = sample.wrapping_add(last) & mask;
-        }
-        last = sample;
-        plain.extend(&sample.to_le_bytes()[..width]);
+    let lead = lead.min(plain_len);
+    let n = (plain_len - lead) / width;
+    let planes = &stored[lead..lead + n * width];
+    let read = |i: usize| (0..width).map(|byte| planes[byte * n + i]).collect::<Vec<_>>();
+    let mut plain = stored[..lead].to_vec();
+    if predictor == 0 {
+        plain.extend((0..n).flat_map(read));
+    } else {
+        let number = |i| read(i).iter().rev().fold(0, |sum, &byte| sum << 8 | u64::from(byte));
+        let order = if predictor == 1 { (0..n).collect() } else { Vec::new() };
+        let samples = predicted(predictor, (width, step, row), n, &counts, order, number)?;
+        plain.extend(samples.iter().flat_map(|sample| sample.to_le_bytes()[..width].to_vec()));
     }
-    plain.extend(&stored[n * width..]);
+    plain.extend(&stored[lead + n * width..]);
     Ok(plain)
+}
+
+/// `order`: where each residual stands, or nothing yet; `number`: what stands at a place.
+fn predicted(
+    predictor: u8,
+    (width, step, row): (usize, usize, usize),
+    n: usize,
+    counts: &[usize],
+    mut order: Vec<usize>,
+    number: impl Fn(usize) -> u64,
+) -> Result<Vec<u64>> {
+    let bits = 8 * width as u32;
+    let mask = u64::MAX >> (64 - bits);
+    let signed = |x: u64| (x << (64 - bits)) as i64 >> (64 - bits);
+    let (mut samples, mut residuals) = (vec![0u64; n], vec![0u64; n]);
+    let mut next: Vec<usize> = (0..6).map(|class| 8 * counts.iter().take(class).sum::<usize>()).collect();
+    let ends: Vec<usize> = next.iter().skip(1).copied().chain([n / 8 * 8]).collect();
+    for i in 0..n {
+        if predictor >= 2 && i % 8 == 0 {
+            if i + 8 > n {
+                order.extend(i..n);
+            } else {
+                let above = if i < row { &[] } else { &residuals[i - row..i - row + 8] };
+                let sum: u64 = above.iter().map(|&residual| residual.min(255)).sum();
+                let class = [16, 48, 96, 192, 512].iter().filter(|&&bound| sum >= bound).count();
+                need(next[class] + 8 <= ends[class], "counts of a numeric frame")?;
+                order.extend(next[class]..next[class] + 8);
+                next[class] += 8;
+            }
+        }
+        residuals[i] = number(order[i]);
+        let left = |at: usize| if at >= step { samples[at - step] } else { 0 };
+        let guess = if predictor == 1 || i < row {
+            left(i)
+        } else if i % row < step {
+            samples[i - row]
+        } else {
+            let (l, u, ul) = (left(i), samples[i - row], samples[i - row - step]);
+            let (rise, slope) = (signed(u.wrapping_sub(l)), signed(u.wrapping_sub(ul)));
+            let more = if predictor == 2 { rise >> 1 } else { rise.clamp(slope.min(0), slope.max(0)) };
+            l.wrapping_add(more as u64)
+        };
+        let residual = (residuals[i] >> 1) ^ (residuals[i] & 1).wrapping_neg();
+        samples[i] = guess.wrapping_add(residual) & mask;
+    }
+    Ok(samples)
 }

@@ -5,6 +5,7 @@ use std::fs;
 use std::io::{Seek, SeekFrom, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use strongroom::backup::{self, BackupOptions, Source};
@@ -38,6 +39,8 @@ pub struct Shared {
     pub prunes: bool,
     pub record: Mutex<Record>,
     pub findings: Mutex<Vec<String>>,
+    /// Frames in the end that need others to be decoded.
+    pub deltas: AtomicU64,
 }
 
 impl Shared {
@@ -198,6 +201,7 @@ impl Client {
             tags: vec![tag.clone()],
             host: super::host(),
             rescan: self.rng.chance(1_000),
+            base_cache_bytes: 4 << 20,
             ..BackupOptions::default()
         };
         let repo = self.open(env)?;

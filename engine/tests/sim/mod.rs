@@ -12,6 +12,7 @@ pub mod store;
 pub mod world;
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use strongroom::backup::{self, BackupOptions, Source};
@@ -66,6 +67,8 @@ pub struct Outcome {
     pub counts: Counts,
     pub committed: usize,
     pub steps: usize,
+    /// Frames in the end that need others to be decoded.
+    pub deltas: u64,
     /// The last part of the trace.
     pub tail: String,
 }
@@ -186,6 +189,7 @@ fn act(class: Class, seed: u64, place: &Path, scene: Scene) -> Outcome {
         prunes: class.prunes(),
         record: Mutex::new(beginning.record.clone()),
         findings: Mutex::default(),
+        deltas: AtomicU64::new(0),
     });
     let verify_rng = rng.next();
     let world = World::new(beginning.objects.clone(), parts.len(), mix, FUTURE_NS, rng);
@@ -213,6 +217,7 @@ fn act(class: Class, seed: u64, place: &Path, scene: Scene) -> Outcome {
         counts: state.counts,
         committed: shared.record().backups.iter().filter(|b| b.committed.is_some()).count(),
         steps: state.trace.len(),
+        deltas: shared.deltas.load(Ordering::Relaxed),
         tail: state.tail(1_000),
     }
 }

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
+use strongroom::browse;
 use strongroom::env::Env;
 use strongroom::format::slot::Unlock;
 use strongroom::maintain::check::{self, CheckOptions};
@@ -130,6 +132,9 @@ fn examine(repo: &Repo, shared: &Shared, rng: &mut Rng) -> Result<(), String> {
             return Err(format!("b{place} is there twice"));
         }
     }
+    let stats = browse::stats(repo).map_err(|error| format!("stats: {error:?}"))?;
+    let deltas = stats.frames_by_codec.iter().find(|codec| codec.codec == "delta");
+    shared.deltas.fetch_add(deltas.map_or(0, |codec| codec.frames), Ordering::Relaxed);
     let record = shared.record();
     for (place, backup) in record.backups.iter().enumerate() {
         let Some(info) = found.get(&place) else {

@@ -11,12 +11,14 @@ use std::time::{Duration, UNIX_EPOCH};
 use super::rng::Rng;
 use crate::support::noise;
 
-/// Files by name, and the pieces that each is made of.
+/// Files by name, and the pieces that each is made of: `k + PIECES * variant`.
 pub type Tree = BTreeMap<String, Vec<usize>>;
 /// Files by name, and their content.
 pub type Picture = BTreeMap<String, Vec<u8>>;
 
 const PIECES: usize = 16;
+/// Of a piece, besides the plain one: a few bytes differ, so it is stored as a delta of another.
+const VARIANTS: usize = 200;
 /// The only file of a stream.
 pub const STREAM: &str = "stream";
 const FILES: [&str; 4] = ["a", "b", "c", "d"];
@@ -30,9 +32,17 @@ fn pieces() -> &'static [Vec<u8>] {
     })
 }
 
+fn piece(number: usize) -> Vec<u8> {
+    let (k, variant) = (number % PIECES, number / PIECES);
+    let mut bytes = pieces()[k].clone();
+    let len = bytes.len();
+    (0..4).for_each(|n| bytes[variant * 7919 * (n + 1) % len] ^= variant as u8);
+    bytes
+}
+
 pub fn picture(tree: &Tree) -> Picture {
     let content = |of: &Vec<usize>| {
-        let parts: Vec<&[u8]> = of.iter().map(|&k| &pieces()[k][..]).collect();
+        let parts: Vec<Vec<u8>> = of.iter().map(|&number| piece(number)).collect();
         parts.concat()
     };
     tree.iter().map(|(name, of)| (name.clone(), content(of))).collect()
@@ -55,10 +65,14 @@ pub fn edit(tree: &mut Tree, rng: &mut Rng, stream: bool) {
         tree.insert(name, some_pieces(rng));
         return;
     };
-    match rng.below(4) {
+    match rng.below(6) {
         0 if !stream => drop(tree.remove(&name)),
         1 => *of = some_pieces(rng),
         2 if of.len() > 1 => drop(of.remove(rng.below(of.len()))),
+        3 | 4 => {
+            let at = rng.below(of.len());
+            of[at] = of[at] % PIECES + PIECES * (1 + rng.below(VARIANTS));
+        }
         _ => {
             let at = rng.below(of.len());
             of[at] = rng.below(PIECES);

@@ -1,125 +1,209 @@
-//! Filters of codec 2: delta, zigzag and byte shuffle over samples of 1, 2, 4 or 8 little-endian
-//! bytes. A remainder shorter than a sample stays as it is, behind them.
+//! Codec 2, the numeric filter: samples are predicted from their neighbours, the residuals
+//! zigzagged, sorted by what lies above them and cut into byte planes; zstd takes it from there.
+//! Here are its header and its order; what to try on which data is `choose`'s.
+
+mod planes;
+pub mod predict;
+
+use std::ops::Range;
 
 use crate::error::FormatError;
-use crate::format::codec::FRAME;
+use crate::format::codec::numeric::planes::{BLOCK, COUNTS};
+use crate::format::codec::numeric::predict::{Predictor, Sample};
+use crate::format::codec::{FRAME, Samples};
 use crate::format::layout::{check, check_zero};
 
-pub const DELTA: u8 = 1;
-pub const ZIGZAG: u8 = 2;
-pub const SHUFFLE: u8 = 4;
-pub(super) const HEADER_LEN: usize = 4;
+const HEADER_LEN: usize = 8;
+pub const HEADER_LEN_MAX: usize = HEADER_LEN + 4 * COUNTS;
+const WIDTH_MAX: u16 = 4096;
 
-pub(super) struct Filter {
-    width: usize,
-    flags: u8,
-}
-
+/// Calls a generic function for samples of `width` bytes.
 macro_rules! for_width {
-    ($width:expr, $call:ident, $samples:expr, $flags:expr) => {
+    ($width:expr, $call:ident ( $($argument:expr),* )) => {
         match $width {
-            1 => $call!(u8, $samples, $flags),
-            2 => $call!(u16, $samples, $flags),
-            4 => $call!(u32, $samples, $flags),
-            _ => $call!(u64, $samples, $flags),
+            1 => $call::<1, u8>($($argument),*),
+            2 => $call::<2, u16>($($argument),*),
+            4 => $call::<4, u32>($($argument),*),
+            _ => $call::<8, u64>($($argument),*),
         }
     };
 }
+pub(super) use for_width;
 
-macro_rules! forward {
-    ($t:ty, $samples:expr, $flags:expr) => {{
-        let mut last: $t = 0;
-        for sample in $samples.chunks_exact_mut(size_of::<$t>()) {
-            let value = <$t>::from_le_bytes((&*sample).try_into().expect("a sample"));
-            let mut coded = value;
-            if $flags & DELTA != 0 {
-                coded = value.wrapping_sub(last);
-                last = value;
-            }
-            if $flags & ZIGZAG != 0 {
-                let sign = (coded >> (<$t>::BITS - 1)).wrapping_neg();
-                coded = (coded << 1) ^ sign;
-            }
-            sample.copy_from_slice(&coded.to_le_bytes());
-        }
-    }};
+/// How a frame is filtered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Filter {
+    samples: Samples,
+    predictor: Predictor,
+    /// Bytes before the first sample.
+    lead: u8,
 }
 
-macro_rules! backward {
-    ($t:ty, $samples:expr, $flags:expr) => {{
-        let mut last: $t = 0;
-        for sample in $samples.chunks_exact_mut(size_of::<$t>()) {
-            let mut value = <$t>::from_le_bytes((&*sample).try_into().expect("a sample"));
-            if $flags & ZIGZAG != 0 {
-                value = (value >> 1) ^ (value & 1).wrapping_neg();
-            }
-            if $flags & DELTA != 0 {
-                last = last.wrapping_add(value);
-                value = last;
-            }
-            sample.copy_from_slice(&value.to_le_bytes());
-        }
-    }};
+/// Buffers that are kept from frame to frame.
+#[derive(Default)]
+pub struct Scratch {
+    residuals: Vec<u8>,
+    classes: Vec<u8>,
+    pub planes: Vec<u8>,
 }
+
+type Counts = [u32; COUNTS];
 
 impl Filter {
-    pub(super) fn new(width: u8, flags: u8) -> Result<Self, FormatError> {
-        check(FRAME, matches!(width, 1 | 2 | 4 | 8), "no such sample width")?;
-        check(FRAME, flags & !(DELTA | ZIGZAG | SHUFFLE) == 0, "no such numeric filter")?;
-        Ok(Self { width: width.into(), flags })
+    /// What the predictor does not use of `samples` is dropped; an error: it cannot work with them.
+    pub fn new(samples: Samples, predictor: Predictor, lead: u8) -> Result<Self, FormatError> {
+        let samples = match predictor {
+            Predictor::None => Samples { step: 0, row: 0, ..samples },
+            Predictor::Left => Samples { row: 0, ..samples },
+            Predictor::Average | Predictor::Median => samples,
+        };
+        let filter = Self { samples, predictor, lead };
+        filter.check()?;
+        Ok(filter)
     }
 
-    /// The filter and the zstd frame behind it.
-    pub(super) fn read(encoded: &[u8]) -> Result<(Self, &[u8]), FormatError> {
-        let cut = FormatError::Truncated { object: FRAME };
-        let (&[width, flags, zero @ ..], rest) =
-            encoded.split_first_chunk::<HEADER_LEN>().ok_or(cut)?;
-        let zero: [u8; 2] = zero;
-        check_zero(FRAME, &zero)?;
-        Ok((Self::new(width, flags)?, rest))
+    fn check(&self) -> Result<(), FormatError> {
+        let Samples { width, step, row } = self.samples;
+        if self.predictor == Predictor::None {
+            check(FRAME, (1..=WIDTH_MAX).contains(&width), "no such sample width")?;
+        } else {
+            check(FRAME, matches!(width, 1 | 2 | 4 | 8), "no such sample width")?;
+        }
+        let leads = self.predictor != Predictor::None;
+        check(FRAME, self.lead == 0 || leads && u16::from(self.lead) < width, "lead of samples")?;
+        check(FRAME, (step == 0) == (self.predictor == Predictor::None), "step of samples")?;
+        match self.looks_up() {
+            true => check(FRAME, row >= BLOCK as u16 && row > u16::from(step), "row of samples"),
+            false => check(FRAME, row == 0, "row of samples"),
+        }
     }
 
-    pub(super) fn to_bytes(&self) -> [u8; HEADER_LEN] {
-        [self.width as u8, self.flags, 0, 0]
+    fn looks_up(&self) -> bool {
+        matches!(self.predictor, Predictor::Average | Predictor::Median)
     }
 
-    pub(super) fn shuffles(&self) -> bool {
-        self.flags & SHUFFLE != 0
+    /// The filter, its counts, and the zstd frame behind them.
+    pub fn read(encoded: &[u8]) -> Result<(Self, Counts, &[u8]), FormatError> {
+        let cut = || FormatError::Truncated { object: FRAME };
+        let (&[width0, width1, predictor, step, row0, row1, lead, zero], mut rest) =
+            encoded.split_first_chunk::<HEADER_LEN>().ok_or_else(cut)?;
+        check_zero(FRAME, &[zero])?;
+        let [width, row] = [[width0, width1], [row0, row1]].map(u16::from_le_bytes);
+        let predictor = Predictor::from_u8(predictor)?;
+        let filter = Self { samples: Samples { width, step, row }, predictor, lead };
+        filter.check()?;
+        let mut counts = Counts::default();
+        if filter.looks_up() {
+            for count in &mut counts {
+                let (bytes, behind) = rest.split_first_chunk().ok_or_else(cut)?;
+                (*count, rest) = (u32::from_le_bytes(*bytes), behind);
+            }
+        }
+        Ok((filter, counts, rest))
     }
 
-    /// Replaces `out` by the filtered bytes.
-    pub(super) fn apply(&self, plain: &[u8], out: &mut Vec<u8>) {
+    /// Filters `plain` into `scratch.planes` and replaces `out` by the header.
+    pub fn apply(&self, plain: &[u8], scratch: &mut Scratch, out: &mut Vec<u8>) {
+        let Samples { width, step, row } = self.samples;
+        let counts = self.filter(plain, scratch);
         out.clear();
-        out.extend_from_slice(plain);
-        for_width!(self.width, forward, out, self.flags);
-        if self.shuffles() {
-            let filtered = std::mem::replace(out, vec![0; plain.len()]);
-            let count = filtered.len() / self.width;
-            let (planes, rest) = out.split_at_mut(count * self.width);
-            for (i, sample) in filtered.chunks_exact(self.width).enumerate() {
-                for (byte, &value) in sample.iter().enumerate() {
-                    planes[byte * count + i] = value;
-                }
-            }
-            rest.copy_from_slice(&filtered[count * self.width..]);
+        out.extend_from_slice(&width.to_le_bytes());
+        out.extend_from_slice(&[self.predictor as u8, step]);
+        out.extend_from_slice(&row.to_le_bytes());
+        out.extend_from_slice(&[self.lead, 0]);
+        for count in counts.iter().filter(|_| self.looks_up()) {
+            out.extend_from_slice(&count.to_le_bytes());
         }
     }
 
-    /// Replaces `out` by the plain bytes; the filtered ones stand in `shuffled` if the filter
-    /// shuffles, else in `out`.
-    pub(super) fn undo(&self, shuffled: &[u8], out: &mut Vec<u8>) {
-        if self.shuffles() {
-            out.resize(shuffled.len(), 0);
-            let count = shuffled.len() / self.width;
-            let (planes, rest) = shuffled.split_at(count * self.width);
-            let (samples, out_rest) = out.split_at_mut(count * self.width);
-            for (i, sample) in samples.chunks_exact_mut(self.width).enumerate() {
-                for (byte, value) in sample.iter_mut().enumerate() {
-                    *value = planes[byte * count + i];
-                }
-            }
-            out_rest.copy_from_slice(rest);
+    fn filter(&self, plain: &[u8], scratch: &mut Scratch) -> Counts {
+        let samples = self.range(plain.len());
+        let (lead, end) = (samples.start, samples.end);
+        scratch.planes.resize(plain.len(), 0);
+        scratch.planes[..lead].copy_from_slice(&plain[..lead]);
+        scratch.planes[end..].copy_from_slice(&plain[end..]);
+        if matches!(self.samples.width, 1 | 2 | 4 | 8) {
+            return for_width!(self.samples.width, forward(self, &plain[samples], scratch));
         }
-        for_width!(self.width, backward, out, self.flags);
+        let planes = &mut scratch.planes[samples.clone()];
+        planes::shuffle_records(self.samples.width.into(), &plain[samples], planes);
+        Counts::default()
     }
+
+    /// Replaces `out` by the plain bytes of what stands in `scratch.planes`; on error `out` is
+    /// anything.
+    pub fn undo(
+        &self,
+        counts: &Counts,
+        scratch: &mut Scratch,
+        out: &mut Vec<u8>,
+    ) -> Result<(), FormatError> {
+        let samples = self.range(scratch.planes.len());
+        let (lead, end) = (samples.start, samples.end);
+        out.resize(scratch.planes.len(), 0);
+        out[..lead].copy_from_slice(&scratch.planes[..lead]);
+        out[end..].copy_from_slice(&scratch.planes[end..]);
+        if matches!(self.samples.width, 1 | 2 | 4 | 8) {
+            let samples = &mut out[samples];
+            let done = for_width!(self.samples.width, backward(self, counts, scratch, samples));
+            return check(FRAME, done.is_some(), "counts of classes");
+        }
+        let planes = &scratch.planes[samples.clone()];
+        planes::unshuffle_records(self.samples.width.into(), planes, &mut out[samples]);
+        Ok(())
+    }
+
+    /// Where whole samples lie in `len` bytes.
+    fn range(&self, len: usize) -> Range<usize> {
+        let lead = len.min(self.lead.into());
+        lead..len - (len - lead) % usize::from(self.samples.width)
+    }
+}
+
+/// `plain`: whole samples.
+fn forward<const N: usize, S: Sample<N>>(
+    filter: &Filter,
+    plain: &[u8],
+    scratch: &mut Scratch,
+) -> Counts {
+    let (samples, _) = plain.as_chunks::<N>();
+    let (step, row) = (filter.samples.step.into(), filter.samples.row.into());
+    let planes = &mut scratch.planes[filter.lead.into()..][..plain.len()];
+    if filter.predictor == Predictor::None {
+        planes::shuffle(samples, planes);
+        return Counts::default();
+    }
+    scratch.residuals.resize(plain.len(), 0);
+    let (residuals, _) = scratch.residuals.as_chunks_mut::<N>();
+    predict::forward::<N, S>(filter.predictor, step, row, samples, residuals);
+    if filter.looks_up() {
+        return planes::sort::<N, S>(row, residuals, planes, &mut scratch.classes);
+    }
+    planes::shuffle(residuals, planes);
+    Counts::default()
+}
+
+/// `out`: room for whole samples.
+fn backward<const N: usize, S: Sample<N>>(
+    filter: &Filter,
+    counts: &Counts,
+    scratch: &mut Scratch,
+    out: &mut [u8],
+) -> Option<()> {
+    let (samples, _) = out.as_chunks_mut::<N>();
+    let (step, row) = (filter.samples.step.into(), filter.samples.row.into());
+    let planes = &scratch.planes[filter.lead.into()..][..samples.len() * N];
+    if filter.predictor == Predictor::None {
+        planes::unshuffle(planes, samples);
+        return Some(());
+    }
+    scratch.residuals.resize(samples.len() * N, 0);
+    let (residuals, _) = scratch.residuals.as_chunks_mut::<N>();
+    if filter.looks_up() {
+        planes::unsort::<N, S>(row, counts, planes, residuals)?;
+    } else {
+        planes::unshuffle(planes, residuals);
+    }
+    predict::backward::<N, S>(filter.predictor, step, row, residuals, samples);
+    Some(())
 }

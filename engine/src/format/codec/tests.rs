@@ -5,8 +5,7 @@ use proptest::{prop_assert_eq, proptest};
 use zstd::zstd_safe::{CCtx, CParameter};
 
 use crate::error::FormatError;
-use crate::format::codec::numeric::Filter;
-use crate::format::codec::{Codec, DELTA, Decoder, Encoder, SHUFFLE, ZIGZAG};
+use crate::format::codec::{Codec, Decoder, Encoder};
 use crate::format::mangle::{noise, quickly};
 
 fn decode(codec: Codec, encoded: &[u8], plain_len: usize) -> Result<Vec<u8>, FormatError> {
@@ -105,7 +104,7 @@ fn bombs_do_not_go_off() {
         let mut out = Vec::new();
         for codec in [Codec::Zstd, Codec::Numeric] {
             let encoded = match codec {
-                Codec::Numeric => [&[2, 7, 0, 0], bomb.as_slice()].concat(),
+                Codec::Numeric => [&[2, 0, 1, 1, 0, 0, 0, 0], bomb.as_slice()].concat(),
                 _ => bomb.clone(),
             };
             let refused =
@@ -147,58 +146,6 @@ fn only_one_zstd_frame_and_nothing_else() {
 }
 
 #[test]
-fn numeric_filters_golden() {
-    let mut plain: Vec<u8> = [1000u16, 1001, 999].iter().flat_map(|s| s.to_le_bytes()).collect();
-    plain.push(0xAB);
-    let apply = |width, flags| {
-        let mut out = Vec::new();
-        Filter::new(width, flags).expect("valid").apply(&plain, &mut out);
-        out
-    };
-    assert_eq!(apply(2, DELTA), [0xE8, 3, 1, 0, 0xFE, 0xFF, 0xAB]);
-    assert_eq!(apply(2, DELTA | ZIGZAG), [0xD0, 7, 2, 0, 3, 0, 0xAB]);
-    assert_eq!(apply(2, DELTA | ZIGZAG | SHUFFLE), [0xD0, 2, 3, 7, 0, 0, 0xAB]);
-    assert_eq!(apply(4, SHUFFLE), [0xE8, 3, 0xE9, 3, 0xE7, 3, 0xAB]);
-    assert_eq!(apply(1, DELTA)[..3], [0xE8, 0x1B, 0xE6]);
-}
-
-#[test]
-fn numeric_round_trips() {
-    let (mut encoder, mut decoder) = (Encoder::new(1), Decoder::new());
-    let (mut encoded, mut out) = (Vec::new(), Vec::new());
-    for len in [0, 1, 2, 3, 7, 8, 9, 15, 16, 17, 1000, 4099] {
-        for plain in [noise(len as u64, len), csv(len)] {
-            for width in [1, 2, 4, 8] {
-                for flags in 0..8 {
-                    encoder.encode_numeric(width, flags, &plain, &mut encoded);
-                    let codec = Codec::Numeric as u8;
-                    let done = decoder.decode(codec, &encoded, len as u32, &[], &mut out);
-                    assert_eq!((done, &out), (Ok(()), &plain), "{len} {width} {flags}");
-                }
-            }
-        }
-    }
-    for (at, byte) in [(0, 0), (0, 3), (0, 16), (1, 8), (1, 0xFF), (2, 1), (3, 1)] {
-        let mut bad = encoded.clone();
-        bad[at] = byte;
-        assert!(decode(Codec::Numeric, &bad, 4099).is_err(), "byte {at} = {byte}");
-    }
-    for len in 0..4 {
-        assert!(decode(Codec::Numeric, &encoded[..len], 4099).is_err());
-    }
-}
-
-#[test]
-fn numeric_pays_on_images() {
-    // Slowly changing 16-bit samples with some noise, as in CT.
-    let sample = |i: usize| (1000 + (i % 512) * 3 + usize::from(noise(i as u64, 1)[0] & 31)) as u16;
-    let plain: Vec<u8> = (0..100_000).flat_map(|i| sample(i).to_le_bytes()).collect();
-    let mut numeric = Vec::new();
-    Encoder::new(1).encode_numeric(2, DELTA | ZIGZAG | SHUFFLE, &plain, &mut numeric);
-    assert!(numeric.len() * 10 < encode(&plain).1.len() * 9);
-}
-
-#[test]
 fn delta_needs_its_bases() {
     let base = noise(1, 200_000);
     let mut plain = base.clone();
@@ -228,7 +175,7 @@ fn delta_needs_its_bases() {
 fn a_prefix_that_looks_like_a_dictionary_is_raw() {
     let base = [&0xEC30_A437_u32.to_le_bytes(), noise(1, 50_000).as_slice()].concat();
     let mut encoded = Vec::new();
-    Encoder::new(1).encode_delta(&base, &base, &mut encoded);
+    Encoder::new(1).encode_delta(&base, &base.clone(), &mut encoded);
     assert!(encoded.len() < 1000);
     let mut out = Vec::new();
     let len = base.len() as u32;
