@@ -388,6 +388,40 @@ fn stats_say_what_each_codec_saved() {
 }
 
 #[test]
+fn stats_tell_a_night_stored_as_deltas_from_the_first() {
+    let bench = Bench::with_repository();
+    let source = bench.path("export");
+    fs::create_dir(&source).unwrap();
+    let night = |changed: usize| {
+        let rows = noise(400_000);
+        let row = |(row, bytes): (usize, &[u8])| {
+            let result = u32::from(bytes[0]) + u32::from(row % 100 == changed);
+            format!("STR-2026-01,{row:06},{},{result},{:?}\n", bytes[1], &bytes[2..])
+        };
+        let table: String = rows.chunks_exact(8).enumerate().map(row).collect();
+        fs::write(source.join("LB.csv"), table).unwrap();
+        bench.run(&["backup", source.to_str().unwrap()]).exits(0);
+        bench.run(&["stats", "--json"]).exits(0).objects("stats").remove(0)
+    };
+    let of = |stats: &Value, name: &str| {
+        let codecs = stats["codecs"].as_array().unwrap();
+        let codec = codecs.iter().find(|codec| codec["codec"] == name);
+        codec.map(|codec| {
+            ["frames", "plain_bytes", "stored_bytes", "saved_bytes"]
+                .map(|key| codec[key].as_i64().unwrap())
+        })
+    };
+    let first = night(0);
+    assert_eq!(of(&first, "delta"), None, "{first}");
+    let second = night(1);
+    let [frames, plain, stored, saved] = of(&second, "delta").expect("deltas");
+    let bytes = fs::metadata(source.join("LB.csv")).unwrap().len() as i64;
+    assert!(frames >= 1 && (bytes..bytes + 1000).contains(&plain), "{bytes}: {second}");
+    assert!(stored * 50 < plain, "{second}");
+    assert_eq!(saved, plain - stored);
+}
+
+#[test]
 fn a_flipped_bit_in_a_pack_is_found_and_healed() {
     let bench = Bench::with_repository();
     let first = bench.backed_up();
