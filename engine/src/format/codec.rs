@@ -241,7 +241,11 @@ impl Encoder {
             Choice::Plain => self.encode_plain(plain, out),
             Choice::Filter(filter) => {
                 self.encode_filter(&filter, plain, out);
-                if out.len() <= len_max(plain) { Codec::Numeric } else { self.encode_plain(plain, out) }
+                if out.len() <= len_max(plain) {
+                    Codec::Numeric
+                } else {
+                    self.encode_plain(plain, out)
+                }
             }
             Choice::Both(filter) => {
                 let mut filtered = std::mem::take(&mut self.other);
@@ -298,7 +302,8 @@ impl Encoder {
         let header = out.len();
         out.resize(header + compress_bound(plain.len()), 0);
         let body = &mut out[header..];
-        let len = self.planes_zstd.compress2(body, &self.filter.planes).expect("room for the bound");
+        let len =
+            self.planes_zstd.compress2(body, &self.filter.planes).expect("room for the bound");
         out.truncate(header + len);
     }
 

@@ -277,7 +277,8 @@ fn predicted(
     let mask = u64::MAX >> (64 - bits);
     let signed = |x: u64| (x << (64 - bits)) as i64 >> (64 - bits);
     let (mut samples, mut residuals) = (vec![0u64; n], vec![0u64; n]);
-    let mut next: Vec<usize> = (0..6).map(|class| 8 * counts.iter().take(class).sum::<usize>()).collect();
+    let mut next: Vec<usize> =
+        (0..6).map(|class| 8 * counts.iter().take(class).sum::<usize>()).collect();
     let ends: Vec<usize> = next.iter().skip(1).copied().chain([n / 8 * 8]).collect();
     for i in 0..n {
         if predictor >= 2 && i % 8 == 0 {
@@ -301,7 +302,8 @@ fn predicted(
         } else {
             let (l, u, ul) = (left(i), samples[i - row], samples[i - row - step]);
             let (rise, slope) = (signed(u.wrapping_sub(l)), signed(u.wrapping_sub(ul)));
-            let more = if predictor == 2 { rise >> 1 } else { rise.clamp(slope.min(0), slope.max(0)) };
+            let more =
+                if predictor == 2 { rise >> 1 } else { rise.clamp(slope.min(0), slope.max(0)) };
             l.wrapping_add(more as u64)
         };
         let residual = (residuals[i] >> 1) ^ (residuals[i] & 1).wrapping_neg();
