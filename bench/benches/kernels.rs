@@ -1,6 +1,6 @@
 //! Criterion benches of the kernels the way in is made of, at the chunk sizes that matter (64 KiB
-//! and 1 MiB): chunking, hashing, compressing, sealing. One thread, data hot in cache where it
-//! fits. `cargo bench -p strongroom-bench --bench kernels -- FILTER` runs some of them.
+//! and 1 MiB): chunking, hashing, compressing, filtering, sealing. One thread, data hot in cache
+//! where it fits. `cargo bench -p strongroom-bench --bench kernels -- FILTER` runs some of them.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -8,6 +8,7 @@ use std::time::Duration;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use strongroom::backup::chunk::Chunker;
+use strongroom::format::codec::{Codec, Decoder, Encoder, Predictor, Samples};
 
 const KIB: usize = 1 << 10;
 const SIZES: [(&str, usize); 2] = [("64K", 64 * KIB), ("1M", 1024 * KIB)];
@@ -19,7 +20,7 @@ criterion_group! {
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(2))
         .sample_size(20);
-    targets = chunking, hashing, compressing, sealing
+    targets = chunking, hashing, compressing, filtering, choosing, sealing
 }
 criterion_main!(kernels);
 
@@ -72,6 +73,55 @@ fn compressing(c: &mut Criterion) {
             group.throughput(Throughput::Bytes(len as u64));
             group.bench_function(BenchmarkId::new(format!("zstd1-{kind}"), size), |b| {
                 b.iter(|| compressor.compress_to_buffer(black_box(&data), &mut out));
+            });
+        }
+    }
+    group.finish();
+}
+
+/// Codec 2 by each predictor, there and back.
+fn filtering(c: &mut Criterion) {
+    let mut group = c.benchmark_group("filter");
+    let (mut encoder, mut decoder) = (Encoder::new(1), Decoder::new());
+    let samples = Samples { width: 2, step: 1, row: 512 };
+    for (size, len) in SIZES {
+        let data = ct_like(len);
+        group.throughput(Throughput::Bytes(len as u64));
+        for predictor in [Predictor::None, Predictor::Left, Predictor::Average, Predictor::Median] {
+            let (mut encoded, mut plain) = (Vec::new(), Vec::new());
+            group.bench_function(BenchmarkId::new(format!("encode-{predictor:?}"), size), |b| {
+                b.iter(|| {
+                    encoder.encode_numeric(samples, predictor, 0, black_box(&data), &mut encoded)
+                });
+            });
+            group.bench_function(BenchmarkId::new(format!("decode-{predictor:?}"), size), |b| {
+                let codec = Codec::Numeric as u8;
+                b.iter(|| decoder.decode(codec, &encoded, len as u32, &[], &mut plain));
+            });
+        }
+    }
+    group.finish();
+}
+
+/// What the choice of a codec costs: `encode` looks first, `encode_plain` does not.
+fn choosing(c: &mut Criterion) {
+    let mut group = c.benchmark_group("choose");
+    let mut encoder = Encoder::new(1);
+    let mut encoded = Vec::new();
+    let hint = Samples { width: 2, step: 1, row: 512 };
+    for (size, len) in SIZES {
+        group.throughput(Throughput::Bytes(len as u64));
+        for (kind, data, hint) in [
+            ("csv", csv_like(len), None),
+            ("random", random(len), None),
+            ("ct", ct_like(len), None),
+            ("ct-hinted", ct_like(len), Some(hint)),
+        ] {
+            group.bench_function(BenchmarkId::new(format!("look-{kind}"), size), |b| {
+                b.iter(|| encoder.encode(black_box(&data), hint, &mut encoded));
+            });
+            group.bench_function(BenchmarkId::new(format!("plain-{kind}"), size), |b| {
+                b.iter(|| encoder.encode_plain(black_box(&data), &mut encoded));
             });
         }
     }

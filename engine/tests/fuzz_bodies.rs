@@ -3,6 +3,8 @@
 
 #[path = "../../fuzz/bodies/cache.rs"]
 mod cache;
+#[path = "../../fuzz/bodies/codec.rs"]
+mod codec;
 #[path = "../../fuzz/bodies/forge.rs"]
 mod forge;
 #[path = "../../fuzz/bodies/input.rs"]
@@ -38,6 +40,16 @@ fn a_spoilt_cache_does_no_harm() {
     // The chain in place of what the client has seen, found by the fuzzer.
     cache::run(b"\x38\xfc\x47\x8a\xdc\xf7\xd8\xe7\x09\xe4\x17\x59\x47\x3f\x8a\xe1");
     inputs(2000, 40).for_each(|input| cache::run(&input));
+}
+
+#[test]
+fn codecs_take_anything_and_give_it_back() {
+    let mut codecs = codec::Codecs::default();
+    for (seed, mut input) in inputs(3000, 600).enumerate() {
+        // Every way is taken.
+        input[0] = seed as u8 % 6;
+        codecs.run(&input);
+    }
 }
 
 /// What is forged without a change is the record itself: so what is forged with one is refused for what it says, not for how it is sealed.

@@ -29,7 +29,11 @@ fn noise(seed: u64, len: usize) -> Vec<u8> {
 
 fn frames(start: usize, len: usize, frame: usize, samples: Option<Samples>) -> Option<Shape> {
     let region = Region::Frames { end: (start + len) as u64, frame: frame as u64, samples };
-    Some(Shape { start: start as u64, region })
+    Some(Shape { large: None, start: start as u64, region })
+}
+
+fn fragments(start: usize) -> Option<Shape> {
+    Some(Shape { large: None, start: start as u64, region: Region::Fragments })
 }
 
 fn hint(width: u16, step: u8, row: u16) -> Option<Samples> {
@@ -135,13 +139,38 @@ fn compressed_pixels_begin_behind_their_offset_table() {
         let mut file = Dicom::new(JPEG_2000);
         file.image(SLICE).header((0x7fe0, 0x0010), b"OB", u32::MAX);
         file.element((0xfffe, 0xe000), b"  ", &vec![0; table]);
-        let start = file.len() as u64;
+        let start = file.len();
         file.element((0xfffe, 0xe000), b"  ", &[1; 300]).end_sequence();
-        assert_eq!(shape::of(&file.bytes), Some(Shape { start, region: Region::Fragments }));
+        assert_eq!(shape::of(&file.bytes), fragments(start));
     }
     // Of a transfer syntax that nobody knows, with a length all the same: no hint.
     let (bytes, start) = with_image("1.2.3.4", SLICE);
     assert_eq!(shape::of(&bytes), frames(start, SLICE.bytes(), 0, None));
+}
+
+fn with_large(large: (usize, usize), shape: Option<Shape>) -> Option<Shape> {
+    let large = Some((large.0 as u64, large.1 as u64));
+    Some(Shape { large, ..shape? })
+}
+
+#[test]
+fn the_longest_run_of_large_values_is_told() {
+    let mut file = Dicom::new(EXPLICIT);
+    file.filler(5000).image(SLICE);
+    let from = file.len() + 12;
+    // Together: a value, another one, a sequence of undefined length; each in a long header.
+    file.filler(3000).filler(1024).sequence((0x0040, 0x0275)).item().filler(3000);
+    file.end_item().end_sequence();
+    let to = file.len();
+    file.filler(1023).filler(4096).pixels(&vec![0; SLICE.bytes()]);
+    let start = file.len() - SLICE.bytes();
+    let wanted = frames(start, SLICE.bytes(), 0, hint(2, 1, 64));
+    assert_eq!(shape::of(&file.bytes), with_large((from, to), wanted));
+    assert_eq!(lengths(&file.bytes), [from, to - from, start - to, SLICE.bytes()]);
+    // One byte less than is worth it.
+    let mut file = Dicom::new(EXPLICIT);
+    file.image(SLICE).filler(4095).pixels(&vec![0; SLICE.bytes()]);
+    assert_eq!(shape::of(&file.bytes).unwrap().large, None);
 }
 
 #[test]
@@ -184,8 +213,7 @@ fn an_icon_may_be_compressed_itself() {
     file.end_sequence().image(SLICE);
     let before = file.len();
     file.fragments(4, &[[3; 40]]);
-    let start = (before + 12 + 8 + 4) as u64;
-    assert_eq!(shape::of(&file.bytes), Some(Shape { start, region: Region::Fragments }));
+    assert_eq!(shape::of(&file.bytes), fragments(before + 12 + 8 + 4));
 }
 
 #[test]
@@ -392,8 +420,8 @@ fn real(name: &str) -> Vec<u8> {
 #[test]
 fn real_files_have_the_shape_that_they_have() {
     let native = [
-        ("epi-00041.dcm", frames(16_900, 8192, 0, hint(2, 1, 64))),
-        ("epi-00042.dcm", frames(16_902, 8192, 0, hint(2, 1, 64))),
+        ("epi-00041.dcm", with_large((6002, 15_418), frames(16_900, 8192, 0, hint(2, 1, 64)))),
+        ("epi-00042.dcm", with_large((6002, 15_418), frames(16_902, 8192, 0, hint(2, 1, 64)))),
         ("epi-pe-ap.nii", frames(352, 103_680, 0, hint(2, 1, 72))),
         ("SC_rgb.dcm", frames(1300, 30_000, 0, hint(1, 3, 300))),
         ("SC_rgb_expb.dcm", frames(1288, 30_000, 0, None)),
@@ -410,11 +438,10 @@ fn real_files_have_the_shape_that_they_have() {
         ("emri_small_jpeg_2k_lossless.dcm", 2360),
     ];
     for (name, start) in compressed {
-        let shape = Shape { start, region: Region::Fragments };
-        assert_eq!(shape::of(&real(name)), Some(shape), "{name}");
+        assert_eq!(shape::of(&real(name)), fragments(start), "{name}");
         // The fragments are one group; behind them stands their end.
         let [header, group, 8] = lengths(&real(name))[..] else { panic!("{name}") };
-        assert_eq!((header, header + group + 8), (start as usize, real(name).len()), "{name}");
+        assert_eq!((header, header + group + 8), (start, real(name).len()), "{name}");
     }
 }
 
@@ -550,7 +577,7 @@ fn fragments_are_taken_together_or_alone() {
     let wanted = [500_024, 300_008, 18, 262_152, 400_008, 262_134 + 8 + 8 + 16];
     for table in [0, 40, 4000] {
         let mut file = Dicom::new(JPEG_2000);
-        file.filler(900 + table).fragments(table, &fragments).trailer(10);
+        file.filler(900 + table % 7).fragments(table, &fragments).trailer(10);
         let [_, pixels @ .., tail] = &lengths(&file.bytes)[..] else { panic!() };
         assert_eq!(pixels, wanted);
         assert_eq!(*tail, 8 + 12 + 10);

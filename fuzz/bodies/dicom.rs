@@ -56,7 +56,8 @@ pub fn holds(file: &[u8]) {
         borders.push(at);
         assert_eq!(at, file.len() as u64, "the chunks are not the file");
         if let Some(shape) = shape {
-            assert!(borders.contains(&shape.start), "no cut at {shape:?}");
+            let (from, to) = shape.large.unwrap_or((shape.start, shape.start));
+            assert!([from, to, shape.start].iter().all(|at| borders.contains(at)), "{shape:?}");
             match shape.region {
                 Region::Frames { end, .. } if end <= at => assert!(borders.contains(&end)),
                 _ => {}
@@ -94,7 +95,7 @@ fn built(input: &mut Input) -> Vec<u8> {
     let mut image = Image::gray_16(16, 16);
     for _ in 0..input.below(12) {
         match input.below(8) {
-            0 => file.filler(input.below(100)),
+            0 => file.filler(input.below(100) * input.below(100)),
             1 => file.sequence((0x0008, 0x1111)),
             2 => file.item(),
             3 => file.end_item(),

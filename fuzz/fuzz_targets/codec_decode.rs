@@ -1,29 +1,17 @@
-//! Every codec's decoder: never more bytes than claimed, never fewer. The decoder lives on, as it
-//! does in use.
+//! Codecs: each decoder on hostile bytes, and encoding there and back.
 #![no_main]
+
+#[path = "../bodies/codec.rs"]
+mod codec;
+#[path = "../bodies/input.rs"]
+mod input;
 
 use std::cell::RefCell;
 
-use arbitrary::Arbitrary;
-use libfuzzer_sys::fuzz_target;
-use strongroom::format::codec::Decoder;
-
-#[derive(Arbitrary, Debug)]
-struct Input<'a> {
-    codec: u8,
-    plain_len: u32,
-    bases: Vec<&'a [u8]>,
-    encoded: &'a [u8],
-}
-
 thread_local! {
-    static DECODER: RefCell<(Decoder, Vec<u8>)> = RefCell::new((Decoder::new(), Vec::new()));
+    static CODECS: RefCell<codec::Codecs> = RefCell::default();
 }
 
-fuzz_target!(|input: Input<'_>| {
-    let plain_len = input.plain_len % (1 << 21);
-    DECODER.with_borrow_mut(|(decoder, out)| {
-        let done = decoder.decode(input.codec % 5, input.encoded, plain_len, &input.bases, out);
-        assert_eq!(out.len(), if done.is_ok() { plain_len as usize } else { 0 });
-    });
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    CODECS.with_borrow_mut(|codecs| codecs.run(bytes));
 });

@@ -2,11 +2,12 @@
 //! frames and at their end, and between those what the chunker says, as if each part were a source
 //! of its own. So the same pixels give the same chunks whatever header they stand behind.
 //!
-//! The rule. Parts are the header; the region of samples, or groups of its frames; the rest. A
-//! frame (or fragment) of half the chunker's minimum or more is a part. Smaller ones are taken
-//! together, as many as the chunker leaves in one piece, so that a small multi-frame is not
-//! shredded. Within a part whose samples are known a cut is moved down to the beginning of a row, or
-//! at least of a pixel. Like the chunker's, all cuts are a pure function of the file's bytes.
+//! The rule. Parts are the header (three, if large values stand together in it); the region of
+//! samples, or groups of its frames; the rest. A frame (or fragment) of half the chunker's minimum or
+//! more is a part. Smaller ones are taken together, as many as the chunker leaves in one piece, so
+//! that a small multi-frame is not shredded. Within a part whose samples are known a cut is moved
+//! down to the beginning of a row, or at least of a pixel. Like the chunker's, all cuts are a pure
+//! function of the file's bytes.
 
 use crate::backup::chunk::Chunker;
 use crate::backup::shape::{self, Region, Shape};
@@ -73,9 +74,17 @@ impl Cutter {
 
     /// The part that begins here.
     fn next_part(&mut self, rest: &[u8], last: bool) -> Option<Part> {
-        let Some(Shape { start, region }) = self.shape else { return Some(Part::TAIL) };
+        let Some(Shape { large, start, region }) = self.shape else { return Some(Part::TAIL) };
         if self.at < start {
-            return Some(Part { end: start, samples: None });
+            let (from, to) = large.unwrap_or((start, start));
+            let end = if self.at < from {
+                from
+            } else if self.at < to {
+                to
+            } else {
+                start
+            };
+            return Some(Part { end, samples: None });
         }
         match region {
             Region::Frames { end, .. } if self.at >= end => Some(self.tail()),

@@ -19,10 +19,13 @@ use crate::format::codec::Samples;
 pub const HEAD_BYTES_MAX: usize = 16 << 20;
 
 /// A file in three: a header, a region of samples, and the rest. Offsets in bytes from the file's
-/// beginning.
+/// beginning; all of them are above 0, `start` is within the bytes that were looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
-    /// Where the region begins; above 0 and within the bytes that were looked at.
+    /// Where large values stand together in the header, which whoever exports the file again seldom
+    /// changes: from, to.
+    pub large: Option<(u64, u64)>,
+    /// Where the region begins.
     pub start: u64,
     pub region: Region,
 }
@@ -51,6 +54,7 @@ pub fn of(head: &[u8]) -> Option<Shape> {
         Region::Frames { end, .. } => end > shape.start,
         Region::Fragments => true,
     };
+    assert!(shape.large.is_none_or(|(from, to)| 0 < from && from < to && to <= shape.start));
     (within && ends).then_some(shape)
 }
 

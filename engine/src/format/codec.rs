@@ -13,7 +13,7 @@ use zstd::zstd_safe::{
 };
 
 use crate::error::FormatError;
-use crate::format::codec::choose::Choice;
+use crate::format::codec::choose::{Choice, Chooser};
 use crate::format::codec::numeric::{Filter, Scratch};
 use crate::format::codec::probe::Probe;
 use crate::format::layout::{check, limit};
@@ -30,11 +30,12 @@ const SAVING_MIN: usize = 64;
 const SMALL: usize = 64 << 10;
 /// Planes of residuals are noise, or nearly empty: what is worth matching is long, and what is not
 /// found soon is not there. Literals are always coded.
-const PLANES: [CParameter; 5] = [
+const PLANES: [CParameter; 6] = [
     CParameter::Strategy(Strategy::ZSTD_fast),
     CParameter::MinMatch(7),
     CParameter::HashLog(12),
-    CParameter::TargetLength(4),
+    CParameter::TargetLength(8),
+    CParameter::WindowLog(17),
     CParameter::LiteralCompressionMode(ParamSwitch::Enable),
 ];
 
@@ -202,7 +203,7 @@ pub struct Encoder {
     zstd: CCtx<'static>,
     level: i32,
     probe: Probe,
-    scratch: Vec<u8>,
+    chooser: Chooser,
     /// Behind the filter.
     planes_zstd: CCtx<'static>,
     filter: Scratch,
@@ -212,19 +213,12 @@ pub struct Encoder {
 impl Encoder {
     /// `level`: of zstd.
     pub fn new(level: i32) -> Self {
-        let mut zstd = CCtx::create();
-        set_up(&mut zstd, level);
-        let mut planes_zstd = CCtx::create();
-        set_up(&mut planes_zstd, level);
-        for parameter in PLANES {
-            planes_zstd.set_parameter(parameter).expect("a parameter of zstd");
-        }
         Self {
-            zstd,
+            zstd: context(level, &[]),
             level,
             probe: Probe::new(),
-            scratch: Vec::new(),
-            planes_zstd,
+            chooser: Chooser::new(),
+            planes_zstd: context(level, &PLANES),
             filter: Scratch::default(),
             other: Vec::new(),
         }
@@ -235,9 +229,11 @@ impl Encoder {
     pub fn encode(&mut self, plain: &[u8], samples: Option<Samples>, out: &mut Vec<u8>) -> Codec {
         let choice = match samples {
             Some(samples) => choose::with_hint(plain, samples),
-            None => Choice::Plain,
+            None if self.probe.is_incompressible(plain) => return store(plain, out),
+            None => self.chooser.without_hint(plain),
         };
         match choice {
+            Choice::Plain if samples.is_none() => self.compress(plain, out),
             Choice::Plain => self.encode_plain(plain, out),
             Choice::Filter(filter) => {
                 self.encode_filter(&filter, plain, out);
@@ -265,21 +261,27 @@ impl Encoder {
     /// Replaces `out` by the encoded bytes: zstd where that saves 1/64 or more, else the bytes as
     /// they are.
     pub fn encode_plain(&mut self, plain: &[u8], out: &mut Vec<u8>) -> Codec {
-        if !self.probe.is_incompressible(plain) {
-            let len_max = len_max(plain);
-            // Less room than the plain bytes take, so that zstd itself stops when it saves nothing.
-            // It wants some slack, which matters only to small frames.
-            let room = if plain.len() < SMALL { compress_bound(plain.len()) } else { len_max };
-            out.resize(room, 0);
-            let done = self.zstd.compress2(out.as_mut_slice(), plain);
-            if let Some(len) = done.ok().filter(|&len| len <= len_max) {
-                out.truncate(len);
-                return Codec::Zstd;
-            }
+        if self.probe.is_incompressible(plain) {
+            store(plain, out)
+        } else {
+            self.compress(plain, out)
         }
-        out.clear();
-        out.extend_from_slice(plain);
-        Codec::Stored
+    }
+
+    fn compress(&mut self, plain: &[u8], out: &mut Vec<u8>) -> Codec {
+        let len_max = len_max(plain);
+        // Less room than the plain bytes take, so that zstd itself stops when it saves nothing. It
+        // wants some slack, which matters only to small frames.
+        let room = if plain.len() < SMALL { compress_bound(plain.len()) } else { len_max };
+        out.resize(room, 0);
+        let done = self.zstd.compress2(out.as_mut_slice(), plain);
+        match done.ok().filter(|&len| len <= len_max) {
+            Some(len) => {
+                out.truncate(len);
+                Codec::Zstd
+            }
+            None => store(plain, out),
+        }
     }
 
     /// Replaces `out` by codec 2, whether that is smaller or not. `lead`: bytes before the first
@@ -297,13 +299,18 @@ impl Encoder {
         Some(())
     }
 
-    fn encode_filter(&mut self, filter: &Filter, plain: &[u8], out: &mut Vec<u8>) {
+    pub(in crate::format::codec) fn encode_filter(
+        &mut self,
+        filter: &Filter,
+        plain: &[u8],
+        out: &mut Vec<u8>,
+    ) {
         filter.apply(plain, &mut self.filter, out);
         let header = out.len();
         out.resize(header + compress_bound(plain.len()), 0);
         let body = &mut out[header..];
-        let len =
-            self.planes_zstd.compress2(body, &self.filter.planes).expect("room for the bound");
+        let zstd = if filter.predicts() { &mut self.planes_zstd } else { &mut self.zstd };
+        let len = zstd.compress2(body, &self.filter.planes).expect("room for the bound");
         out.truncate(header + len);
     }
 
@@ -326,9 +333,24 @@ impl Encoder {
     }
 }
 
+fn store(plain: &[u8], out: &mut Vec<u8>) -> Codec {
+    out.clear();
+    out.extend_from_slice(plain);
+    Codec::Stored
+}
+
 /// The most that a frame may take encoded.
 fn len_max(plain: &[u8]) -> usize {
     plain.len().saturating_sub((plain.len() / SAVING_MIN).max(1))
+}
+
+fn context(level: i32, more: &[CParameter]) -> CCtx<'static> {
+    let mut zstd = CCtx::create();
+    set_up(&mut zstd, level);
+    for &parameter in more {
+        zstd.set_parameter(parameter).expect("a parameter of zstd");
+    }
+    zstd
 }
 
 fn set_up(zstd: &mut CCtx<'_>, level: i32) {

@@ -16,6 +16,13 @@ const ELEMENTS_MAX: u32 = 1 << 20;
 /// Sequences and items of undefined length within one another.
 const DEPTH_MAX: u32 = 64;
 
+/// A value of this length is large; private data, icons, overlays and per-frame groups are.
+const LARGE_VALUE_BYTES: u64 = 1 << 10;
+/// Values of consecutive elements stand together: there is no more than a header between them.
+const LARGE_GAP_BYTES: u64 = 16;
+/// Less than this is not worth two more cuts.
+const LARGE_BYTES: u64 = 4 << 10;
+
 const UNDEFINED: u32 = u32::MAX;
 const ITEM: (u16, u16) = (0xfffe, 0xe000);
 const ITEM_END: (u16, u16) = (0xfffe, 0xe00d);
@@ -69,6 +76,30 @@ struct Element {
     value: u64,
 }
 
+/// The longest run of large values, and the one that may still grow; from, to.
+#[derive(Default)]
+struct Large {
+    longest: (u64, u64),
+    last: (u64, u64),
+}
+
+impl Large {
+    fn add(&mut self, from: u64, to: u64) {
+        if to - from < LARGE_VALUE_BYTES {
+            return;
+        }
+        let together = self.last.1 > 0 && from - self.last.1 <= LARGE_GAP_BYTES;
+        self.last = (if together { self.last.0 } else { from }, to);
+        if self.last.1 - self.last.0 > self.longest.1 - self.longest.0 {
+            self.longest = self.last;
+        }
+    }
+
+    fn longest(&self) -> Option<(u64, u64)> {
+        Some(self.longest).filter(|(from, to)| to - from >= LARGE_BYTES)
+    }
+}
+
 struct Reader<'b> {
     bytes: Bytes<'b>,
     explicit: bool,
@@ -87,11 +118,12 @@ pub fn shape(head: &[u8]) -> Option<Shape> {
     if syntax == Syntax::ExplicitBig {
         reader.bytes.order = Order::Big;
     }
-    let mut image = Image::default();
+    let (mut image, mut large) = (Image::default(), Large::default());
     loop {
         let element = reader.element(reader.explicit)?;
         if PIXELS.contains(&element.tag) {
-            return reader.pixels(element, syntax, &image);
+            let (start, region) = reader.pixels(element, syntax, &image)?;
+            return Some(Shape { large: large.longest(), start, region });
         }
         reader.describe(&mut image, element);
         if element.len == UNDEFINED {
@@ -99,6 +131,7 @@ pub fn shape(head: &[u8]) -> Option<Shape> {
         } else {
             reader.at += u64::from(element.len);
         }
+        large.add(element.value, reader.at);
     }
 }
 
@@ -192,11 +225,11 @@ impl Reader<'_> {
         }
     }
 
-    fn pixels(&self, element: Element, syntax: Syntax, image: &Image) -> Option<Shape> {
+    fn pixels(&self, element: Element, syntax: Syntax, image: &Image) -> Option<(u64, Region)> {
         if element.len == UNDEFINED {
             // The first item is the offset table, which changes with whoever writes the file.
             let table = item_bytes(self.bytes.all.get(self.at as usize..)?)?;
-            return Some(Shape { start: self.at + table, region: Region::Fragments });
+            return Some((self.at + table, Region::Fragments));
         }
         let (start, len) = (self.at, u64::from(element.len));
         let native =
@@ -204,7 +237,7 @@ impl Reader<'_> {
         let frame = image.frame_bytes(len).filter(|_| native);
         let samples = frame.filter(|_| syntax != Syntax::ExplicitBig).and(image.samples());
         let frame = frame.filter(|_| image.frames > 1).unwrap_or(0);
-        Some(Shape { start, region: Region::Frames { end: start + len, frame, samples } })
+        Some((start, Region::Frames { end: start + len, frame, samples }))
     }
 }
 

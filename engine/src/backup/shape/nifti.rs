@@ -32,7 +32,7 @@ pub fn shape(head: &[u8]) -> Option<Shape> {
     let samples = (order == Order::Little).then(|| samples(width, step, columns)).flatten();
     let start = header.data_offset;
     let end = start.checked_add(len)?;
-    Some(Shape { start, region: Region::Frames { end, frame: 0, samples } })
+    Some(Shape { large: None, start, region: Region::Frames { end, frame: 0, samples } })
 }
 
 fn version_1(bytes: &Bytes) -> Option<Header> {

@@ -51,7 +51,7 @@ pub fn shape(head: &[u8]) -> Option<Shape> {
     }
     let frame = if end > first.start + first.len { first.len } else { 0 };
     let region = Region::Frames { end, frame, samples: first.samples };
-    Some(Shape { start: first.start, region })
+    Some(Shape { large: None, start: first.start, region })
 }
 
 /// The image whose directory stands at `place`, and where the next directory stands.

@@ -4,6 +4,8 @@
 
 mod planes;
 pub mod predict;
+#[cfg(test)]
+mod tests;
 
 use std::ops::Range;
 
@@ -14,7 +16,6 @@ use crate::format::codec::{FRAME, Samples};
 use crate::format::layout::{check, check_zero};
 
 const HEADER_LEN: usize = 8;
-pub const HEADER_LEN_MAX: usize = HEADER_LEN + 4 * COUNTS;
 const WIDTH_MAX: u16 = 4096;
 
 /// Calls a generic function for samples of `width` bytes.
@@ -43,6 +44,7 @@ pub struct Filter {
 #[derive(Default)]
 pub struct Scratch {
     residuals: Vec<u8>,
+    unsorted: Vec<u8>,
     classes: Vec<u8>,
     pub planes: Vec<u8>,
 }
@@ -76,6 +78,11 @@ impl Filter {
             true => check(FRAME, row >= BLOCK as u16 && row > u16::from(step), "row of samples"),
             false => check(FRAME, row == 0, "row of samples"),
         }
+    }
+
+    /// Whether what it leaves is noise.
+    pub fn predicts(&self) -> bool {
+        self.predictor != Predictor::None
     }
 
     fn looks_up(&self) -> bool {
@@ -170,17 +177,19 @@ fn forward<const N: usize, S: Sample<N>>(
     let (step, row) = (filter.samples.step.into(), filter.samples.row.into());
     let planes = &mut scratch.planes[filter.lead.into()..][..plain.len()];
     if filter.predictor == Predictor::None {
-        planes::shuffle(samples, planes);
+        planes::shuffle::<N, S>(samples, planes);
         return Counts::default();
     }
     scratch.residuals.resize(plain.len(), 0);
     let (residuals, _) = scratch.residuals.as_chunks_mut::<N>();
     predict::forward::<N, S>(filter.predictor, step, row, samples, residuals);
-    if filter.looks_up() {
-        return planes::sort::<N, S>(row, residuals, planes, &mut scratch.classes);
+    if !filter.looks_up() {
+        planes::shuffle::<N, S>(residuals, planes);
+        return Counts::default();
     }
-    planes::shuffle(residuals, planes);
-    Counts::default()
+    scratch.unsorted.resize(plain.len(), 0);
+    planes::shuffle::<N, S>(residuals, &mut scratch.unsorted);
+    planes::sort::<N>(row, &scratch.unsorted, &mut scratch.classes, planes)
 }
 
 /// `out`: room for whole samples.
@@ -194,15 +203,17 @@ fn backward<const N: usize, S: Sample<N>>(
     let (step, row) = (filter.samples.step.into(), filter.samples.row.into());
     let planes = &scratch.planes[filter.lead.into()..][..samples.len() * N];
     if filter.predictor == Predictor::None {
-        planes::unshuffle(planes, samples);
+        planes::unshuffle::<N, S>(planes, samples);
         return Some(());
     }
     scratch.residuals.resize(samples.len() * N, 0);
     let (residuals, _) = scratch.residuals.as_chunks_mut::<N>();
     if filter.looks_up() {
-        planes::unsort::<N, S>(row, counts, planes, residuals)?;
+        scratch.unsorted.resize(planes.len(), 0);
+        planes::unsort::<N>(row, counts, planes, &mut scratch.unsorted)?;
+        planes::unshuffle::<N, S>(&scratch.unsorted, residuals);
     } else {
-        planes::unshuffle(planes, residuals);
+        planes::unshuffle::<N, S>(planes, residuals);
     }
     predict::backward::<N, S>(filter.predictor, step, row, residuals, samples);
     Some(())

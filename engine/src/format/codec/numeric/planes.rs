@@ -8,30 +8,47 @@ use crate::format::codec::numeric::predict::Sample;
 /// Residuals that move together.
 pub const BLOCK: usize = 8;
 /// A block's class is how many of these the sum above it reaches.
-const BOUNDS: [u32; COUNTS] = [16, 48, 96, 192, 512];
+const BOUNDS: [usize; COUNTS] = [16, 48, 96, 192, 512];
 /// Counts of the classes but the last, which has the rest.
 pub const COUNTS: usize = 5;
 const CLASSES: usize = COUNTS + 1;
 
 /// Samples into `planes`, both of the same number of bytes.
-pub fn shuffle<const N: usize>(samples: &[[u8; N]], planes: &mut [u8]) {
+pub fn shuffle<const N: usize, S: Sample<N>>(samples: &[[u8; N]], planes: &mut [u8]) {
     let count = samples.len();
-    let (blocks, rest) = samples.as_chunks::<BLOCK>();
-    for (i, block) in blocks.iter().enumerate() {
-        put(block, planes, count, i * BLOCK);
+    let (groups, rest) = samples.as_chunks::<GROUP>();
+    for (i, group) in groups.iter().enumerate() {
+        for byte in 0..N {
+            let plane: &mut [u8; GROUP] =
+                planes[byte * count + i * GROUP..].first_chunk_mut().expect("room for a group");
+            *plane = group.map(|sample| S::read(sample).byte(byte));
+        }
     }
-    put_rest(rest, planes, count);
+    for (i, sample) in rest.iter().enumerate() {
+        for byte in 0..N {
+            planes[(byte + 1) * count - rest.len() + i] = sample[byte];
+        }
+    }
 }
 
 /// Undoes `shuffle`.
-pub fn unshuffle<const N: usize>(planes: &[u8], samples: &mut [[u8; N]]) {
+pub fn unshuffle<const N: usize, S: Sample<N>>(planes: &[u8], samples: &mut [[u8; N]]) {
     let count = samples.len();
-    let (blocks, rest) = samples.as_chunks_mut::<BLOCK>();
-    for (i, block) in blocks.iter_mut().enumerate() {
-        get(planes, count, i * BLOCK, block);
+    let (groups, rest) = samples.as_chunks_mut::<GROUP>();
+    for (i, group) in groups.iter_mut().enumerate() {
+        let bytes: [&[u8; GROUP]; N] = std::array::from_fn(|byte| {
+            planes[byte * count + i * GROUP..].first_chunk().expect("a group is there")
+        });
+        *group = std::array::from_fn(|i| S::of(std::array::from_fn(|byte| bytes[byte][i])).write());
     }
-    get_rest(planes, count, rest);
+    let len = rest.len();
+    for (i, sample) in rest.iter_mut().enumerate() {
+        *sample = std::array::from_fn(|byte| planes[(byte + 1) * count - len + i]);
+    }
 }
+
+/// Samples that are shuffled at a time.
+const GROUP: usize = 32;
 
 /// As `shuffle`, for samples of `width` bytes.
 pub fn shuffle_records(width: usize, records: &[u8], planes: &mut [u8]) {
@@ -62,59 +79,86 @@ pub fn unshuffle_records(width: usize, planes: &[u8], records: &mut [u8]) {
 /// Records that are shuffled at a time: few enough that they stay in the first caches.
 const RECORDS: usize = 32;
 
-/// Residuals into `planes`, blocks by class; gives the counts of the classes. `classes` is scratch.
-pub fn sort<const N: usize, S: Sample<N>>(
+/// The blocks of `planes` sorted into `sorted`; gives the counts of the classes. `classes` is
+/// scratch.
+pub fn sort<const N: usize>(
     row: usize,
-    residuals: &[[u8; N]],
-    planes: &mut [u8],
+    planes: &[u8],
     classes: &mut Vec<u8>,
+    sorted: &mut [u8],
 ) -> [u32; COUNTS] {
-    let count = residuals.len();
-    let (blocks, rest) = residuals.as_chunks::<BLOCK>();
-    let mut counts = [0u32; CLASSES];
+    let (planes, mut sorted) = (split::<N>(planes), split_mut::<N>(sorted));
+    let blocks = planes[0].len() / BLOCK;
+    // Blocks of the first row have nothing above.
+    let first = row.div_ceil(BLOCK).min(blocks);
     classes.clear();
-    classes.extend((0..blocks.len()).map(|i| {
-        let class = class::<N, S>(row, i * BLOCK, residuals);
-        counts[class] += 1;
-        class as u8
-    }));
+    classes.resize(first, 0);
+    let above: [&[[u8; BLOCK]]; N] = std::array::from_fn(|k| {
+        let from = if first < blocks { first * BLOCK - row } else { 0 };
+        &planes[k][from..].as_chunks().0[..blocks - first]
+    });
+    classes.extend((0..blocks - first).map(|i| class::<N>(std::array::from_fn(|k| above[k][i]))));
+    let mut counts = [0u32; CLASSES];
+    for &class in &*classes {
+        counts[usize::from(class)] += 1;
+    }
     let mut next = first_places(&counts);
-    for (block, &class) in blocks.iter().zip(&*classes) {
+    for (block, &class) in classes.iter().enumerate() {
         let place = &mut next[usize::from(class)];
-        put(block, planes, count, *place);
+        for (plane, sorted) in planes.iter().zip(&mut sorted) {
+            carry(plane, block * BLOCK, sorted, *place);
+        }
         *place += BLOCK;
     }
-    put_rest(rest, planes, count);
+    for (plane, sorted) in planes.iter().zip(&mut sorted) {
+        sorted[blocks * BLOCK..].copy_from_slice(&plane[blocks * BLOCK..]);
+    }
     std::array::from_fn(|class| counts[class])
 }
 
 /// Undoes `sort`; `None`: there are not so many blocks of a class. `row` is a block or more.
-pub fn unsort<const N: usize, S: Sample<N>>(
+pub fn unsort<const N: usize>(
     row: usize,
     counts: &[u32; COUNTS],
-    planes: &[u8],
-    residuals: &mut [[u8; N]],
+    sorted: &[u8],
+    planes: &mut [u8],
 ) -> Option<()> {
-    let count = residuals.len();
-    let last = (count / BLOCK) as u64;
-    let last = last.checked_sub(counts.iter().map(|&count| u64::from(count)).sum())?;
+    let (sorted, mut planes) = (split::<N>(sorted), split_mut::<N>(planes));
+    let blocks = sorted[0].len() / BLOCK;
+    let last = (blocks as u64).checked_sub(counts.iter().map(|&count| u64::from(count)).sum())?;
     let mut all = [last as u32; CLASSES];
     all[..COUNTS].copy_from_slice(counts);
     let mut next = first_places(&all);
-    let mut ends = [count / BLOCK * BLOCK; CLASSES];
+    let mut ends = [blocks * BLOCK; CLASSES];
     ends[..COUNTS].copy_from_slice(&next[1..]);
-    for at in (0..count / BLOCK * BLOCK).step_by(BLOCK) {
-        let class = class::<N, S>(row, at, residuals);
+    for at in (0..blocks * BLOCK).step_by(BLOCK) {
+        let above = at.checked_sub(row).map(|above| {
+            std::array::from_fn(|k| *planes[k][above..].first_chunk().expect("a row is a block"))
+        });
+        let class = usize::from(above.map_or(0, class::<N>));
         let place = next[class];
         if place == ends[class] {
             return None;
         }
         next[class] += BLOCK;
-        let block = residuals[at..].first_chunk_mut().expect("a block");
-        get(planes, count, place, block);
+        for (plane, sorted) in planes.iter_mut().zip(&sorted) {
+            carry(sorted, place, plane, at);
+        }
     }
-    get_rest(planes, count, &mut residuals[count / BLOCK * BLOCK..]);
+    for (plane, sorted) in planes.iter_mut().zip(&sorted) {
+        plane[blocks * BLOCK..].copy_from_slice(&sorted[blocks * BLOCK..]);
+    }
     Some(())
+}
+
+fn split<const N: usize>(planes: &[u8]) -> [&[u8]; N] {
+    let count = planes.len() / N;
+    std::array::from_fn(|k| &planes[k * count..][..count])
+}
+
+fn split_mut<const N: usize>(mut planes: &mut [u8]) -> [&mut [u8]; N] {
+    let count = planes.len() / N;
+    std::array::from_fn(|_| planes.split_off_mut(..count).expect("as many planes"))
 }
 
 /// Where the blocks of each class begin.
@@ -127,44 +171,38 @@ fn first_places(counts: &[u32; CLASSES]) -> [usize; CLASSES] {
     })
 }
 
-/// Of the block at `at`; the first row has none above.
+/// Of the block below these residuals, given as the bytes of each plane.
 #[inline(always)]
-fn class<const N: usize, S: Sample<N>>(row: usize, at: usize, residuals: &[[u8; N]]) -> usize {
-    let Some(above) = at.checked_sub(row) else { return 0 };
-    let above: &[[u8; N]; BLOCK] = residuals[above..].first_chunk().expect("a row is a block");
-    let sum = above.iter().map(|&residual| u32::from(S::read(residual).capped())).sum::<u32>();
-    BOUNDS.iter().map(|&bound| usize::from(sum >= bound)).sum()
+fn class<const N: usize>(above: [[u8; BLOCK]; N]) -> u8 {
+    let [low, high @ ..] = above.as_slice() else { unreachable!("a sample has bytes") };
+    let high = high.iter().fold(0, |high, &block| high | u64::from_le_bytes(block));
+    // Eight bytes at a time: what has a higher byte counts as 255.
+    const LOW_7: u64 = 0x7F7F_7F7F_7F7F_7F7F;
+    const PAIRS: u64 = 0x00FF_00FF_00FF_00FF;
+    let beyond = (((high & LOW_7) + LOW_7) | high) >> 7 & 0x0101_0101_0101_0101;
+    let capped = u64::from_le_bytes(*low) | (beyond * 0xFF);
+    let pairs = (capped & PAIRS) + (capped >> 8 & PAIRS);
+    let sum = pairs.wrapping_mul(0x0001_0001_0001_0001) >> 48;
+    CLASS_OF[sum as usize % CLASS_OF.len()]
 }
 
-#[inline(always)]
-fn put<const N: usize>(block: &[[u8; N]; BLOCK], planes: &mut [u8], count: usize, at: usize) {
-    for byte in 0..N {
-        let plane: &mut [u8; BLOCK] =
-            planes[byte * count + at..].first_chunk_mut().expect("room for a block");
-        *plane = std::array::from_fn(|i| block[i][byte]);
-    }
-}
-
-#[inline(always)]
-fn get<const N: usize>(planes: &[u8], count: usize, at: usize, block: &mut [[u8; N]; BLOCK]) {
-    let bytes: [&[u8; BLOCK]; N] = std::array::from_fn(|byte| {
-        planes[byte * count + at..].first_chunk().expect("a block is there")
-    });
-    *block = std::array::from_fn(|i| std::array::from_fn(|byte| bytes[byte][i]));
-}
-
-/// What is no whole block ends the planes.
-fn put_rest<const N: usize>(rest: &[[u8; N]], planes: &mut [u8], count: usize) {
-    for (i, sample) in rest.iter().enumerate() {
-        for byte in 0..N {
-            planes[(byte + 1) * count - rest.len() + i] = sample[byte];
+/// The class of each sum of a block, which is 8 × 255 at most.
+const CLASS_OF: [u8; 2048] = {
+    let mut classes = [0; 2048];
+    let mut bound = 0;
+    while bound < BOUNDS.len() {
+        let mut sum = BOUNDS[bound];
+        while sum < classes.len() {
+            classes[sum] += 1;
+            sum += 1;
         }
+        bound += 1;
     }
-}
+    classes
+};
 
-fn get_rest<const N: usize>(planes: &[u8], count: usize, rest: &mut [[u8; N]]) {
-    let len = rest.len();
-    for (i, sample) in rest.iter_mut().enumerate() {
-        *sample = std::array::from_fn(|byte| planes[(byte + 1) * count - len + i]);
-    }
+#[inline(always)]
+fn carry(from: &[u8], at: usize, to: &mut [u8], place: usize) {
+    let bytes: &[u8; BLOCK] = from[at..].first_chunk().expect("a block");
+    *to[place..].first_chunk_mut().expect("room for a block") = *bytes;
 }

@@ -46,8 +46,9 @@ pub trait Sample<const N: usize>: Copy + Default {
     fn half(self) -> Self;
     /// A signed difference, held between zero and another one, `end`.
     fn held(self, end: Self) -> Self;
-    /// At most 255.
-    fn capped(self) -> u8;
+    fn byte(self, byte: usize) -> u8;
+    /// Of its bytes, the lowest first.
+    fn of(bytes: [u8; N]) -> Self;
     /// Bits from the highest one that is set.
     fn bits(self) -> u32;
 }
@@ -89,8 +90,13 @@ macro_rules! sample {
                 (self as $signed).max(end.min(0)).min(end.max(0)) as Self
             }
             #[inline(always)]
-            fn capped(self) -> u8 {
-                self.min(0xFF) as u8
+            fn byte(self, byte: usize) -> u8 {
+                (self >> (8 * byte)) as u8
+            }
+            #[inline(always)]
+            fn of(bytes: [u8; $n]) -> Self {
+                let wide = bytes.map(Self::from);
+                (0..$n).fold(0, |sum, k| sum | wide[k] << (8 * k))
             }
             #[inline(always)]
             fn bits(self) -> u32 {
@@ -105,11 +111,11 @@ sample!(u16, i16, 2);
 sample!(u32, i32, 4);
 sample!(u64, i64, 8);
 
-/// What `Average` and `Median` guess.
+/// What `Average` and `Median` guess a sample to have more than `l`.
 #[inline(always)]
-fn guess<const N: usize, S: Sample<N>, const MEDIAN: bool>(l: S, u: S, ul: S) -> S {
+fn more<const N: usize, S: Sample<N>, const MEDIAN: bool>(l: S, u: S, ul: S) -> S {
     let rise = u.minus(l);
-    l.plus(if MEDIAN { rise.held(u.minus(ul)) } else { rise.half() })
+    if MEDIAN { rise.held(u.minus(ul)) } else { rise.half() }
 }
 
 /// `residuals` of all `samples`. `step` and `row` as in `Samples`, both above zero where the
@@ -164,8 +170,8 @@ fn forward_rows<const N: usize, S: Sample<N>, const MEDIAN: bool>(
         for ((residual, &x), ((&l, &u), &ul)) in
             rest.iter_mut().zip(&now[edge.len()..]).zip(neighbours)
         {
-            let guess = guess::<N, S, MEDIAN>(S::read(l), S::read(u), S::read(ul));
-            *residual = S::read(x).minus(guess).zigzag().write();
+            let [x, l, u, ul] = [x, l, u, ul].map(S::read);
+            *residual = x.minus(l).minus(more::<N, S, MEDIAN>(l, u, ul)).zigzag().write();
         }
     }
 }
@@ -186,9 +192,9 @@ pub fn look<const N: usize, S: Sample<N>>(
     let above = at(row).iter().zip(at(row + step));
     for ((&x, &l), (&u, &ul)) in at(0).iter().zip(at(step)).zip(above) {
         let [x, l, u, ul] = [x, l, u, ul].map(S::read);
-        let guesses = [l, guess::<N, S, false>(l, u, ul), guess::<N, S, true>(l, u, ul)];
-        for (bits, guess) in bits.iter_mut().zip(guesses) {
-            bits[x.minus(guess).zigzag().bits() as usize] += 1;
+        let mores = [S::default(), more::<N, S, false>(l, u, ul), more::<N, S, true>(l, u, ul)];
+        for (bits, more) in bits.iter_mut().zip(mores) {
+            bits[x.minus(l).minus(more).zigzag().bits() as usize] += 1;
         }
     }
 }
@@ -249,8 +255,8 @@ fn backward_rows<const N: usize, S: Sample<N>, const MEDIAN: bool>(
             WAVE * row
         } else {
             let len = row.min(rest.len());
-            for at in 0..len {
-                one::<N, S, MEDIAN>(step, at, above, &residuals[at], rest);
+            for (at, residual) in residuals[..len].iter().enumerate() {
+                one::<N, S, MEDIAN>(step, at, above, residual, rest);
             }
             len
         };
@@ -266,8 +272,8 @@ fn one<const N: usize, S: Sample<N>, const MEDIAN: bool>(
     now: &mut [[u8; N]],
 ) {
     let u = S::read(above[at]);
-    let guess = match at.checked_sub(step) {
-        Some(left) => guess::<N, S, MEDIAN>(S::read(now[left]), u, S::read(above[left])),
+    let guess = match at.checked_sub(step).map(|at| (S::read(now[at]), S::read(above[at]))) {
+        Some((l, ul)) => l.plus(more::<N, S, MEDIAN>(l, u, ul)),
         None => u,
     };
     now[at] = guess.plus(S::read(*residual).unzigzag()).write();
@@ -329,8 +335,9 @@ fn wave_middle<const N: usize, S: Sample<N>, const MEDIAN: bool>(
             } else {
                 (last[k - 1], older[k - 1])
             };
-            let guess = guess::<N, S, MEDIAN>(last[k], u, ul);
-            next[k] = guess.plus(S::read(residuals[k][at]).unzigzag());
+            // In this order, so that one sum does not wait for the last sample.
+            let sum = last[k].plus(S::read(residuals[k][at]).unzigzag());
+            next[k] = sum.plus(more::<N, S, MEDIAN>(last[k], u, ul));
             now[k][at] = next[k].write();
         }
         (older, last) = (last, next);
