@@ -94,7 +94,7 @@ struct Lineage {
     rows: Vec<BaseRow>,
     /// Stored and plain bytes of the frames its bases are in.
     full: (u64, u64),
-    /// Stored bytes, if it is a delta itself.
+    /// What it took, if it is a delta itself.
     before: u64,
 }
 
@@ -131,47 +131,35 @@ impl<'r> Bases<'r> {
 
     /// A base for the chunk at offset `at` of the file whose last version is `old`.
     pub fn find(&self, old: &Old, at: u64, bytes: &[u8]) -> Option<Base> {
-        let (mut text, mut full, mut before) = (Text::default(), (0, 0), 0);
+        let mut text = Text::default();
+        let (mut full, mut before) = ((0, 0), (0, 0));
         for piece in old.around(at, bytes.len()) {
             let Some(lineage) = self.lineage(piece) else { continue };
-            let plain: usize = lineage.rows.iter().map(|row| row.len as usize).sum();
-            if (text.len() + plain) as u64 > 2 * FRAME_BASE_BYTES_MAX {
+            let plain: u64 = lineage.rows.iter().map(|row| u64::from(row.len)).sum();
+            if text.len() as u64 + plain > 2 * FRAME_BASE_BYTES_MAX {
                 break;
             }
             // A delta's bases reach a little further than the piece itself, on both sides.
-            let beyond = plain.saturating_sub(piece.len as usize) / 2;
-            self.append(&mut text, &lineage.rows);
-            text.places.push((text.len().saturating_sub(plain) + beyond, piece.at));
+            let beyond = (plain as usize).saturating_sub(piece.len as usize) / 2;
+            let fetched = lineage.rows.iter().filter_map(|row| self.stretch(row));
+            text.append(fetched, piece.at, beyond);
             full = (full.0 + lineage.full.0, full.1 + lineage.full.1);
-            before += lineage.before;
+            before = (before.0 + lineage.before, before.1 + u64::from(piece.len));
         }
         let range = old.like(&text, at, bytes)?;
         let (rows, prefix) = text.rows(range)?;
         if prefix.len() as u64 > FRAME_BASE_BYTES_MAX {
             return None;
         }
-        let full = (bytes.len() as u64 * full.0).checked_div(full.1)?;
-        Some(Base { rows, prefix, worth: Worth { full, before } })
+        let share = |(stored, plain): (u64, u64)| (bytes.len() as u64 * stored).checked_div(plain);
+        let worth = Worth { full: share(full)?, before: share(before)? };
+        Some(Base { rows, prefix, worth })
     }
 
-    /// Appends what of the rows is not at the end of the text already.
-    fn append(&self, text: &mut Text, rows: &[BaseRow]) {
-        for row in rows {
-            let Some((plain, chunk)) = self.fetch(&row.id) else { continue };
-            let end = row.start.saturating_add(row.len);
-            if end as usize > chunk.len() {
-                continue;
-            }
-            if let Some(last) = text.stretches.last_mut()
-                && last.row.id == row.id
-                && (last.row.start..=last.row.start + last.row.len).contains(&row.start)
-            {
-                last.row.len = last.row.len.max(end - last.row.start);
-                continue;
-            }
-            let from = chunk.start + row.start as usize;
-            text.stretches.push(Stretch { row: *row, plain, from });
-        }
+    fn stretch(&self, row: &BaseRow) -> Option<Stretch> {
+        let (plain, chunk) = self.fetch(&row.id)?;
+        let end = row.start.checked_add(row.len)?;
+        (end as usize <= chunk.len()).then_some(Stretch { row: *row, plain, chunk: chunk.start })
     }
 
     /// Which full chunks an old piece can be told by.
@@ -193,7 +181,8 @@ impl<'r> Bases<'r> {
             full = (full.0 + u64::from(base.stored), full.1 + u64::from(base.plain));
         }
         let share = u64::from(copy.place.chunk.len);
-        let before = u64::from(frame.stored) * share / u64::from(frame.plain).max(1);
+        let stored = u64::from(frame.stored) * share / u64::from(frame.plain).max(1);
+        let before = stored + rows.len() as u64 * ROW_BYTES;
         Some(Lineage { rows, full, before })
     }
 
