@@ -37,8 +37,11 @@ pub struct Bases<'r> {
     cache: Option<BaseCache<'r>>,
     held: Mutex<Held>,
     /// Chunks of frames that are deltas of many small files.
-    shared: Mutex<HashMap<(ObjectHash, u32), Arc<Vec<ChunkRow>>>>,
+    shared: Mutex<HashMap<FramePlace, Arc<Vec<ChunkRow>>>>,
 }
+
+/// An index run, and a frame's number in it.
+type FramePlace = (ObjectHash, u32);
 
 type Fetched = Arc<OnceLock<Option<(Plain, Range<usize>)>>>;
 
@@ -71,7 +74,7 @@ impl Base {
 pub struct Worth {
     /// Stored in full, estimated by how its bases are stored.
     pub full: u64,
-    /// As a delta, the last time.
+    /// As a delta, the last time, without its base rows.
     pub before: u64,
 }
 
@@ -79,13 +82,15 @@ impl Worth {
     /// Does a delta of `len` bytes with so many base rows pay?
     ///
     /// Content drifts away from its bases: deltas grow by about as much each time. With a growth of
-    /// g, storing the chunk in full again pays best once the delta exceeds √(2 · full · g).
+    /// g, storing the chunk in full again pays best once the delta exceeds √(2 · full · g). Base rows
+    /// do not grow, and would be there after that, too.
     pub fn pays(&self, len: usize, rows: usize) -> bool {
-        let delta = len as u64 + rows as u64 * ROW_BYTES;
-        let growth = delta.saturating_sub(self.before);
+        let len = len as u64;
+        let delta = len + rows as u64 * ROW_BYTES;
+        let growth = len.saturating_sub(self.before);
         delta * DELTA_SMALL <= self.full
             || (delta * DELTA_MAX <= self.full
-                && (growth == 0 || delta * delta <= 2 * self.full * growth))
+                && (growth == 0 || len * len <= 2 * self.full * growth))
     }
 }
 
@@ -94,7 +99,7 @@ struct Lineage {
     rows: Vec<BaseRow>,
     /// Stored and plain bytes of the frames its bases are in.
     full: (u64, u64),
-    /// What it took, if it is a delta itself.
+    /// Stored bytes, if it is a delta itself.
     before: u64,
 }
 
@@ -136,7 +141,7 @@ impl<'r> Bases<'r> {
         for piece in old.around(at, bytes.len()) {
             let Some(lineage) = self.lineage(piece) else { continue };
             let plain: u64 = lineage.rows.iter().map(|row| u64::from(row.len)).sum();
-            if text.len() as u64 + plain > 2 * FRAME_BASE_BYTES_MAX {
+            if text.extent() as u64 + plain > 2 * FRAME_BASE_BYTES_MAX {
                 break;
             }
             // A delta's bases reach a little further than the piece itself, on both sides.
@@ -181,8 +186,7 @@ impl<'r> Bases<'r> {
             full = (full.0 + u64::from(base.stored), full.1 + u64::from(base.plain));
         }
         let share = u64::from(copy.place.chunk.len);
-        let stored = u64::from(frame.stored) * share / u64::from(frame.plain).max(1);
-        let before = stored + rows.len() as u64 * ROW_BYTES;
+        let before = u64::from(frame.stored) * share / u64::from(frame.plain).max(1);
         Some(Lineage { rows, full, before })
     }
 

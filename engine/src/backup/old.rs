@@ -132,7 +132,7 @@ impl Old {
         let moved = anchors.iter().map(|&(new, place)| place as i64 - new as i64);
         let (low, high) = moved.fold((i64::MAX, i64::MIN), |(l, h), m| (l.min(m), h.max(m)));
         let slack = SLACK.min(bytes.len()) as i64;
-        let within = |place: i64| place.clamp(0, text.len() as i64) as usize;
+        let within = |place: i64| place.clamp(0, text.extent() as i64) as usize;
         let range = within(low - slack)..within(high + bytes.len() as i64 + slack);
         (!range.is_empty()).then_some(range)
     }
@@ -193,7 +193,8 @@ impl Text {
         Some(old as i64 + (place - begins) as i64)
     }
 
-    pub fn len(&self) -> usize {
+    /// In bytes.
+    pub fn extent(&self) -> usize {
         self.stretches.iter().map(|stretch| stretch.row.len as usize).sum()
     }
 
