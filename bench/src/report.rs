@@ -159,7 +159,9 @@ impl Report<'_> {
 
     fn markdown_row(&self, out: &mut String, row: &Row) {
         let (rate, unit) = row.rate();
-        let or_dash = |value: Option<f64>| value.map_or("–".to_owned(), |v| format!("{v:.2}"));
+        let or_dash = |value: Option<f64>, decimals: usize| {
+            value.map_or("–".to_owned(), |v| format!("{v:.decimals$}"))
+        };
         let _ = write!(
             out,
             "| {} | {} | {} | {:.2} | {:.2} | {rate:.0} {unit} | {:.0} | {} | {:.1} |",
@@ -169,7 +171,7 @@ impl Report<'_> {
             row.wall_s,
             row.cpu_s,
             in_mib(row.peak_rss_bytes),
-            or_dash(self.times_best_peer(row)),
+            or_dash(self.times_best_peer(row), 2),
             in_mib(row.repository_bytes),
         );
         let _ = if row.adds() {
@@ -178,8 +180,8 @@ impl Report<'_> {
                 " {:.2} | {:.2} % | {} | {} |",
                 in_mib(row.added_bytes),
                 row.added_bytes * 100.0 / row.corpus.bytes as f64,
-                or_dash(self.added_of(row, Some(Tool::Rustic))),
-                or_dash(self.added_of(row, None)),
+                or_dash(self.added_of(row, Some(Tool::Rustic)), 3),
+                or_dash(self.added_of(row, None), 3),
             )
         } else {
             writeln!(out, " – | – | – | – |")

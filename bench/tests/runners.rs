@@ -89,7 +89,7 @@ fn a_study_is_backed_up_restored_and_exported_again() {
     fs::write(imaging.join("LICENSE"), "no picture").expect("written");
     let options = e2e::Options {
         work: work.join("work"),
-        size_bytes: 1 << 20,
+        size_bytes: 1 << 19,
         rounds: 1,
         seed: 7,
         kinds: vec![Kind::Ct],

@@ -387,11 +387,33 @@ fn stats_say_what_each_codec_saved() {
     assert_eq!(line("all")[1], sum("frames").to_string());
 }
 
+/// A NIfTI-1 volume of smooth 16-bit samples under 4 bits of noise: 512 KiB after its header.
+fn volume() -> Vec<u8> {
+    let (columns, rows, planes) = (256usize, 128, 8);
+    let mut file = vec![0; 352];
+    file[..4].copy_from_slice(&348u32.to_le_bytes());
+    let put = |file: &mut Vec<u8>, at: usize, value: usize| {
+        file[at..at + 2].copy_from_slice(&(value as u16).to_le_bytes());
+    };
+    let dims = [(40, 3), (42, columns), (44, rows), (46, planes), (70, 4), (72, 16)];
+    dims.into_iter().for_each(|(at, value)| put(&mut file, at, value));
+    file[108..112].copy_from_slice(&352f32.to_le_bytes());
+    file[344..348].copy_from_slice(b"n+1\0");
+    let noise = noise(columns * rows * planes);
+    for (at, noise) in noise.into_iter().enumerate() {
+        let (x, y, z) = (at % columns, at / columns % rows, at / columns / rows);
+        let sample = x * x / 64 + 3 * y + 20 * z + usize::from(noise % 16);
+        file.extend((sample as u16).to_le_bytes());
+    }
+    file
+}
+
 #[test]
-fn stats_tell_a_night_stored_as_deltas_from_the_first() {
+fn stats_tell_samples_and_deltas() {
     let bench = Bench::with_repository();
     let source = bench.path("export");
     fs::create_dir(&source).unwrap();
+    fs::write(source.join("volume.nii"), volume()).unwrap();
     let night = |changed: usize| {
         let rows = noise(400_000);
         let row = |(row, bytes): (usize, &[u8])| {
@@ -413,12 +435,16 @@ fn stats_tell_a_night_stored_as_deltas_from_the_first() {
     };
     let first = night(0);
     assert_eq!(of(&first, "delta"), None, "{first}");
+    let [_, plain, stored, _] = of(&first, "numeric").expect("samples");
+    assert!((512 << 10..520 << 10).contains(&plain), "{first}");
+    assert!(stored * 5 < plain * 2, "{first}");
     let second = night(1);
     let [frames, plain, stored, saved] = of(&second, "delta").expect("deltas");
     let bytes = fs::metadata(source.join("LB.csv")).unwrap().len() as i64;
     assert!(frames >= 1 && (bytes..bytes + 1000).contains(&plain), "{bytes}: {second}");
     assert!(stored * 50 < plain, "{second}");
     assert_eq!(saved, plain - stored);
+    assert_eq!(of(&second, "numeric"), of(&first, "numeric"));
 }
 
 #[test]

@@ -4,7 +4,9 @@
 mod support;
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -100,9 +102,11 @@ fn open_writer(store: &MemoryStore, cache: &Path, env: &Env) -> Repo {
 
 /// The files of the cache of bases.
 fn kept(cache: &Path) -> Vec<PathBuf> {
-    let repository = fs::read_dir(cache).unwrap().next().unwrap().unwrap().path();
-    let files = fs::read_dir(repository.join("bases")).unwrap();
-    files.map(|file| file.unwrap().path()).collect()
+    let all = picture(cache);
+    let kept = all.iter().filter(|(path, facts)| {
+        facts.kind == "file" && path.windows(7).any(|part| part == b"/bases/")
+    });
+    kept.map(|(path, _)| cache.join(OsStr::from_bytes(path))).collect()
 }
 
 #[test]
@@ -121,10 +125,15 @@ fn a_nightly_table_costs_what_changed() {
         table.extend(rows(200 + n, 80));
     }
     let plain = table.concat().len() as u64;
+    // With chunks of 16 KiB most of a night is the index: a row for each chunk, however small.
     for (_, night) in &stored[1..] {
-        assert!(night * 20 < plain, "{night} of {plain}");
+        assert!(night * 14 < plain, "{night} of {plain}");
     }
     let repo = open(&store, None, &env);
+    let (full, deltas) = (codec(&repo, "zstd"), codec(&repo, "delta"));
+    assert!(deltas.plain_bytes * 10 > plain * 3 * 9, "{deltas:?} of {plain}");
+    assert!(deltas.stored_bytes * 80 < deltas.plain_bytes, "{deltas:?}");
+    assert!(full.plain_bytes * 10 < plain * 11, "{full:?} of {plain}");
     assert_one_step(&repo);
     for ((snapshot, _), wanted) in stored.iter().zip(&wanted) {
         assert_restores(&repo, &snapshot.to_string(), source.path(), wanted);
@@ -153,7 +162,7 @@ fn many_small_files_share_a_frame_of_deltas() {
     let deltas = codec(&repo, "delta");
     assert!((3..20).contains(&deltas.frames), "{deltas:?}");
     // Names, times and index rows of 150 files are a good part of it.
-    assert!(stored[1] * 3 < stored[0] && stored[2] * 3 < stored[0], "{stored:?}");
+    assert!(stored[1] * 2 < stored[0] && stored[2] * 2 < stored[0], "{stored:?}");
     assert_one_step(&repo);
     assert_clean(&repo);
 }
@@ -229,7 +238,7 @@ fn a_key_that_cannot_read_takes_bases_from_its_cache() {
     assert!(without * 2 > first, "nothing to tell it by: {without} of {first}");
     back_up(cache.path(), 8 << 20, 702);
     let with = back_up(cache.path(), 8 << 20, 703);
-    assert!(with * 8 < first, "{with} of {first}");
+    assert!(with * 5 < first, "{with} of {first}");
 
     // What is kept is of no use to another, and within its limit.
     let (mut bytes, needle) = (0, b"STR-01,");

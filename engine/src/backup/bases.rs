@@ -37,8 +37,11 @@ pub struct Bases<'r> {
     cache: Option<BaseCache<'r>>,
     held: Mutex<Held>,
     /// Chunks of frames that are deltas of many small files.
-    shared: Mutex<HashMap<(ObjectHash, u32), Arc<Vec<ChunkRow>>>>,
+    shared: Mutex<HashMap<FramePlace, Arc<Vec<ChunkRow>>>>,
 }
+
+/// An index run, and a frame's number in it.
+type FramePlace = (ObjectHash, u32);
 
 type Fetched = Arc<OnceLock<Option<(Plain, Range<usize>)>>>;
 
@@ -71,7 +74,7 @@ impl Base {
 pub struct Worth {
     /// Stored in full, estimated by how its bases are stored.
     pub full: u64,
-    /// As a delta, the last time.
+    /// As a delta, the last time, without its base rows.
     pub before: u64,
 }
 
@@ -79,13 +82,15 @@ impl Worth {
     /// Does a delta of `len` bytes with so many base rows pay?
     ///
     /// Content drifts away from its bases: deltas grow by about as much each time. With a growth of
-    /// g, storing the chunk in full again pays best once the delta exceeds √(2 · full · g).
+    /// g, storing the chunk in full again pays best once the delta exceeds √(2 · full · g). Base rows
+    /// do not grow, and would be there after that, too.
     pub fn pays(&self, len: usize, rows: usize) -> bool {
-        let delta = len as u64 + rows as u64 * ROW_BYTES;
-        let growth = delta.saturating_sub(self.before);
+        let len = len as u64;
+        let delta = len + rows as u64 * ROW_BYTES;
+        let growth = len.saturating_sub(self.before);
         delta * DELTA_SMALL <= self.full
             || (delta * DELTA_MAX <= self.full
-                && (growth == 0 || delta * delta <= 2 * self.full * growth))
+                && (growth == 0 || len * len <= 2 * self.full * growth))
     }
 }
 
@@ -131,47 +136,35 @@ impl<'r> Bases<'r> {
 
     /// A base for the chunk at offset `at` of the file whose last version is `old`.
     pub fn find(&self, old: &Old, at: u64, bytes: &[u8]) -> Option<Base> {
-        let (mut text, mut full, mut before) = (Text::default(), (0, 0), 0);
+        let mut text = Text::default();
+        let (mut full, mut before) = ((0, 0), (0, 0));
         for piece in old.around(at, bytes.len()) {
             let Some(lineage) = self.lineage(piece) else { continue };
-            let plain: usize = lineage.rows.iter().map(|row| row.len as usize).sum();
-            if (text.len() + plain) as u64 > 2 * FRAME_BASE_BYTES_MAX {
+            let plain: u64 = lineage.rows.iter().map(|row| u64::from(row.len)).sum();
+            if text.extent() as u64 + plain > 2 * FRAME_BASE_BYTES_MAX {
                 break;
             }
             // A delta's bases reach a little further than the piece itself, on both sides.
-            let beyond = plain.saturating_sub(piece.len as usize) / 2;
-            self.append(&mut text, &lineage.rows);
-            text.places.push((text.len().saturating_sub(plain) + beyond, piece.at));
+            let beyond = (plain as usize).saturating_sub(piece.len as usize) / 2;
+            let fetched = lineage.rows.iter().filter_map(|row| self.stretch(row));
+            text.append(fetched, piece.at, beyond);
             full = (full.0 + lineage.full.0, full.1 + lineage.full.1);
-            before += lineage.before;
+            before = (before.0 + lineage.before, before.1 + u64::from(piece.len));
         }
         let range = old.like(&text, at, bytes)?;
         let (rows, prefix) = text.rows(range)?;
         if prefix.len() as u64 > FRAME_BASE_BYTES_MAX {
             return None;
         }
-        let full = (bytes.len() as u64 * full.0).checked_div(full.1)?;
-        Some(Base { rows, prefix, worth: Worth { full, before } })
+        let share = |(stored, plain): (u64, u64)| (bytes.len() as u64 * stored).checked_div(plain);
+        let worth = Worth { full: share(full)?, before: share(before)? };
+        Some(Base { rows, prefix, worth })
     }
 
-    /// Appends what of the rows is not at the end of the text already.
-    fn append(&self, text: &mut Text, rows: &[BaseRow]) {
-        for row in rows {
-            let Some((plain, chunk)) = self.fetch(&row.id) else { continue };
-            let end = row.start.saturating_add(row.len);
-            if end as usize > chunk.len() {
-                continue;
-            }
-            if let Some(last) = text.stretches.last_mut()
-                && last.row.id == row.id
-                && (last.row.start..=last.row.start + last.row.len).contains(&row.start)
-            {
-                last.row.len = last.row.len.max(end - last.row.start);
-                continue;
-            }
-            let from = chunk.start + row.start as usize;
-            text.stretches.push(Stretch { row: *row, plain, from });
-        }
+    fn stretch(&self, row: &BaseRow) -> Option<Stretch> {
+        let (plain, chunk) = self.fetch(&row.id)?;
+        let end = row.start.checked_add(row.len)?;
+        (end as usize <= chunk.len()).then_some(Stretch { row: *row, plain, chunk: chunk.start })
     }
 
     /// Which full chunks an old piece can be told by.

@@ -15,7 +15,8 @@ use crate::format::pack::{BaseRow, FRAME_BASES_MAX};
 use crate::repo::fetch::Plain;
 use crate::repo::trees::Piece;
 
-/// Old bytes this far beyond the expected stretch are looked at, too.
+/// Old bytes this far beyond the expected stretch, but no further than its length, are looked at,
+/// too.
 const REACH: i64 = 64 << 10;
 /// Taken on both sides of where the anchors say: rows may have grown or shrunk between them.
 const SLACK: usize = 16 << 10;
@@ -51,22 +52,42 @@ pub struct OldPiece {
 pub struct Stretch {
     pub row: BaseRow,
     pub plain: Plain,
-    /// Where in `plain` the range begins.
-    pub from: usize,
+    /// Where in `plain` the chunk begins.
+    pub chunk: usize,
 }
 
 impl Stretch {
+    /// Takes in a range of the same chunk that overlaps or touches this one.
+    fn join(&mut self, other: &BaseRow) -> bool {
+        let (start, end) = (self.row.start, self.row.start + self.row.len);
+        let (other_start, other_end) = (other.start, other.start + other.len);
+        if self.row.id != other.id || other_start > end || start > other_end {
+            return false;
+        }
+        self.row.start = start.min(other_start);
+        self.row.len = end.max(other_end) - self.row.start;
+        true
+    }
+
     pub fn bytes(&self) -> &[u8] {
-        &self.plain[self.from..][..self.row.len as usize]
+        &self.plain[self.chunk + self.row.start as usize..][..self.row.len as usize]
     }
 }
 
 /// Old bytes around an expected place, as far as full chunks hold them.
 #[derive(Default)]
 pub struct Text {
-    pub stretches: Vec<Stretch>,
-    /// Where in the text a piece of the old version begins, at least about, and where in the file.
-    pub places: Vec<(usize, u64)>,
+    stretches: Vec<Stretch>,
+    places: Vec<Place>,
+}
+
+/// Where in the text a piece of the old version begins, at least about: in a chunk; and where it
+/// began in the file.
+struct Place {
+    id: ChunkId,
+    start: u32,
+    beyond: usize,
+    old: u64,
 }
 
 impl Old {
@@ -90,7 +111,8 @@ impl Old {
             return &[];
         }
         let from = at as i64 + self.shift.load(Ordering::Relaxed);
-        let (from, to) = (from - REACH, from + len as i64 + REACH);
+        let reach = REACH.min(len as i64);
+        let (from, to) = (from - reach, from + len as i64 + reach);
         let first = self.pieces.partition_point(|old| old.at as i64 + i64::from(old.len) <= from);
         let end = self.pieces.partition_point(|old| (old.at as i64) < to);
         self.pieces.get(first..end).unwrap_or_default()
@@ -104,16 +126,13 @@ impl Old {
             return None;
         };
         self.unlike.store(0, Ordering::Relaxed);
-        let before = text.places.partition_point(|&(begins, _)| begins <= place).max(1) - 1;
-        if let Some(&(begins, was)) = text.places.get(before) {
-            let old = was as i64 + place as i64 - begins as i64;
-            let new = (at + last as u64) as i64;
-            self.shift.store(old - new, Ordering::Relaxed);
+        if let Some(old) = text.old_offset(place) {
+            self.shift.store(old - (at + last as u64) as i64, Ordering::Relaxed);
         }
         let moved = anchors.iter().map(|&(new, place)| place as i64 - new as i64);
         let (low, high) = moved.fold((i64::MAX, i64::MIN), |(l, h), m| (l.min(m), h.max(m)));
         let slack = SLACK.min(bytes.len()) as i64;
-        let within = |place: i64| place.clamp(0, text.len() as i64) as usize;
+        let within = |place: i64| place.clamp(0, text.extent() as i64) as usize;
         let range = within(low - slack)..within(high + bytes.len() as i64 + slack);
         (!range.is_empty()).then_some(range)
     }
@@ -142,7 +161,40 @@ fn anchors(text: &Text, bytes: &[u8]) -> Vec<(usize, usize)> {
 }
 
 impl Text {
-    pub fn len(&self) -> usize {
+    /// Appends what a piece of the old version, at offset `old` of the file, can be told by. Pieces
+    /// beside each other may share ranges of their bases: each is in the text once.
+    pub fn append(&mut self, rows: impl Iterator<Item = Stretch>, old: u64, beyond: usize) {
+        for (n, stretch) in rows.enumerate() {
+            let Stretch { row: BaseRow { id, start, .. }, .. } = stretch;
+            if n == 0 {
+                self.places.push(Place { id, start, beyond, old });
+            }
+            if !self.stretches.iter_mut().any(|held| held.join(&stretch.row)) {
+                self.stretches.push(stretch);
+            }
+        }
+    }
+
+    /// Where in the old version of the file a place of the text was.
+    fn old_offset(&self, place: usize) -> Option<i64> {
+        let begins = |of: &Place| {
+            let mut begins = 0;
+            for Stretch { row, .. } in &self.stretches {
+                if row.id == of.id && (row.start..=row.start + row.len).contains(&of.start) {
+                    return Some(begins + (of.start - row.start) as usize + of.beyond);
+                }
+                begins += row.len as usize;
+            }
+            None
+        };
+        let begun = self.places.iter().filter_map(|of| Some((begins(of)?, of.old)));
+        let (begins, old) =
+            begun.filter(|(begins, _)| *begins <= place).max_by_key(|(at, _)| *at)?;
+        Some(old as i64 + (place - begins) as i64)
+    }
+
+    /// In bytes.
+    pub fn extent(&self) -> usize {
         self.stretches.iter().map(|stretch| stretch.row.len as usize).sum()
     }
 

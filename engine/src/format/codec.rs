@@ -208,6 +208,8 @@ pub struct Encoder {
     planes_zstd: CCtx<'static>,
     filter: Scratch,
     other: Vec<u8>,
+    /// What zstd writes to; never cleared, so that nothing is zeroed.
+    room: Vec<u8>,
 }
 
 impl Encoder {
@@ -221,6 +223,7 @@ impl Encoder {
             planes_zstd: context(level, &PLANES),
             filter: Scratch::default(),
             other: Vec::new(),
+            room: Vec::new(),
         }
     }
 
@@ -272,12 +275,13 @@ impl Encoder {
         let len_max = len_max(plain);
         // Less room than the plain bytes take, so that zstd itself stops when it saves nothing. It
         // wants some slack, which matters only to small frames.
-        let room = if plain.len() < SMALL { compress_bound(plain.len()) } else { len_max };
-        out.resize(room, 0);
-        let done = self.zstd.compress2(out.as_mut_slice(), plain);
+        let len = if plain.len() < SMALL { compress_bound(plain.len()) } else { len_max };
+        let room = room(&mut self.room, len);
+        let done = self.zstd.compress2(room, plain);
         match done.ok().filter(|&len| len <= len_max) {
             Some(len) => {
-                out.truncate(len);
+                out.clear();
+                out.extend_from_slice(&room[..len]);
                 Codec::Zstd
             }
             None => store(plain, out),
@@ -306,12 +310,11 @@ impl Encoder {
         out: &mut Vec<u8>,
     ) {
         filter.apply(plain, &mut self.filter, out);
-        let header = out.len();
-        out.resize(header + compress_bound(plain.len()), 0);
-        let body = &mut out[header..];
+        let planes = &self.filter.planes;
         let zstd = if filter.predicts() { &mut self.planes_zstd } else { &mut self.zstd };
-        let len = zstd.compress2(body, &self.filter.planes).expect("room for the bound");
-        out.truncate(header + len);
+        let room = room(&mut self.room, compress_bound(planes.len()));
+        let len = zstd.compress2(room, planes).expect("room for the bound");
+        out.extend_from_slice(&room[..len]);
     }
 
     /// Replaces `out` by codec 3: zstd with long-distance matching, and the base ranges,
@@ -331,6 +334,13 @@ impl Encoder {
         let len = zstd.compress2(out.as_mut_slice(), plain).expect("room for the bound");
         out.truncate(len);
     }
+}
+
+fn room(kept: &mut Vec<u8>, len: usize) -> &mut [u8] {
+    if kept.len() < len {
+        kept.resize(len, 0);
+    }
+    &mut kept[..len]
 }
 
 fn store(plain: &[u8], out: &mut Vec<u8>) -> Codec {

@@ -160,33 +160,36 @@ pub fn with_hint(plain: &[u8], samples: Samples) -> Choice {
     if !matches!(width, 1 | 2 | 4 | 8) {
         return Filter::new(samples, Predictor::None, 0).map_or(Choice::Plain, Choice::Both);
     }
-    let left = Filter::new(samples, Predictor::Left, 0);
-    if Filter::new(samples, Predictor::Median, 0).is_err() {
-        return left.map_or(Choice::Plain, Choice::Both);
-    }
-    let (step, row) = (usize::from(step), usize::from(row));
-    let Some(bits) = for_width!(width, bits(plain, step, row)) else {
-        return left.map_or(Choice::Plain, Choice::Both);
+    let Ok(left) = Filter::new(samples, Predictor::Left, 0) else { return Choice::Plain };
+    let average = Filter::new(samples, Predictor::Average, 0);
+    let median = Filter::new(samples, Predictor::Median, 0);
+    let step = usize::from(step);
+    let row = if median.is_ok() { row.into() } else { step };
+    let Some(bits) = for_width!(width, bits(plain, step, row)) else { return Choice::Both(left) };
+    let costs = bits.map(|bits| cost(&bits));
+    let (filter, i) = match (average, median) {
+        (Ok(average), Ok(median)) if costs[0] >= costs[1].min(costs[2]) * SORTED => {
+            if costs[1] < costs[2] { (average, 1) } else { (median, 2) }
+        }
+        _ => (left, 0),
     };
-    let [left, average, median] = bits.map(|bits| cost(&bits));
-    let (predictor, bits) = if left < average.min(median) * SORTED {
-        (Predictor::Left, bits[0])
-    } else if average < median {
-        (Predictor::Average, bits[1])
-    } else {
-        (Predictor::Median, bits[2])
-    };
-    let filter = Filter::new(samples, predictor, 0).expect("checked above");
+    let bits = bits[i];
     // Where most samples are as predicted, as in masks and drawings, zstd may find more by itself;
     // where predictions are poor, the hint is wrong.
     let looked = bits.iter().sum::<u32>();
     let drawn = bits[0] > looked / 4 * 3;
-    let poor = cost(&bits) > POOR * f64::from(looked) * f64::from(8 * width);
-    if drawn || poor { Choice::Both(filter) } else { Choice::Filter(filter) }
+    let share = costs[i] / (f64::from(looked) * f64::from(8 * width));
+    match share {
+        HOPELESS.. => Choice::Plain,
+        _ if share > POOR || drawn => Choice::Both(filter),
+        _ => Choice::Filter(filter),
+    }
 }
 
-/// What predictions leave of a sample's bits where they are no good.
+/// What predictions leave of a sample's bits where they are no good, and where nothing is.
 const POOR: f64 = 0.7;
+const HOPELESS: f64 = 0.98;
+
 /// Spread pieces that `with_hint` looks at, and samples in each.
 const SPANS: usize = 8;
 const SPAN: usize = 256;

@@ -21,7 +21,9 @@ pub fn shuffle<const N: usize, S: Sample<N>>(samples: &[[u8; N]], planes: &mut [
         for byte in 0..N {
             let plane: &mut [u8; GROUP] =
                 planes[byte * count + i * GROUP..].first_chunk_mut().expect("room for a group");
-            *plane = group.map(|sample| S::read(sample).byte(byte));
+            for (to, &sample) in plane.iter_mut().zip(group) {
+                *to = S::read(sample).byte(byte);
+            }
         }
     }
     for (i, sample) in rest.iter().enumerate() {
@@ -36,10 +38,17 @@ pub fn unshuffle<const N: usize, S: Sample<N>>(planes: &[u8], samples: &mut [[u8
     let count = samples.len();
     let (groups, rest) = samples.as_chunks_mut::<GROUP>();
     for (i, group) in groups.iter_mut().enumerate() {
-        let bytes: [&[u8; GROUP]; N] = std::array::from_fn(|byte| {
-            planes[byte * count + i * GROUP..].first_chunk().expect("a group is there")
-        });
-        *group = std::array::from_fn(|i| S::of(std::array::from_fn(|byte| bytes[byte][i])).write());
+        let mut values = [S::default(); GROUP];
+        for byte in 0..N {
+            let plane: &[u8; GROUP] =
+                planes[byte * count + i * GROUP..].first_chunk().expect("a group is there");
+            for (value, &of) in values.iter_mut().zip(plane) {
+                *value = value.with(byte, of);
+            }
+        }
+        for (sample, value) in group.iter_mut().zip(values) {
+            *sample = value.write();
+        }
     }
     let len = rest.len();
     for (i, sample) in rest.iter_mut().enumerate() {
@@ -48,7 +57,7 @@ pub fn unshuffle<const N: usize, S: Sample<N>>(planes: &[u8], samples: &mut [[u8
 }
 
 /// Samples that are shuffled at a time.
-const GROUP: usize = 32;
+const GROUP: usize = 256;
 
 /// As `shuffle`, for samples of `width` bytes.
 pub fn shuffle_records(width: usize, records: &[u8], planes: &mut [u8]) {

@@ -47,8 +47,8 @@ pub trait Sample<const N: usize>: Copy + Default {
     /// A signed difference, held between zero and another one, `end`.
     fn held(self, end: Self) -> Self;
     fn byte(self, byte: usize) -> u8;
-    /// Of its bytes, the lowest first.
-    fn of(bytes: [u8; N]) -> Self;
+    /// With a byte that was zero.
+    fn with(self, byte: usize, of: u8) -> Self;
     /// Bits from the highest one that is set.
     fn bits(self) -> u32;
 }
@@ -94,9 +94,8 @@ macro_rules! sample {
                 (self >> (8 * byte)) as u8
             }
             #[inline(always)]
-            fn of(bytes: [u8; $n]) -> Self {
-                let wide = bytes.map(Self::from);
-                (0..$n).fold(0, |sum, k| sum | wide[k] << (8 * k))
+            fn with(self, byte: usize, of: u8) -> Self {
+                self | Self::from(of) << (8 * byte)
             }
             #[inline(always)]
             fn bits(self) -> u32 {
