@@ -75,7 +75,7 @@ impl Codecs {
     }
 
     fn encode_with_any_hint(&mut self, input: &mut Input<'_>) {
-        let samples = (!input.byte().is_multiple_of(4)).then(|| hint(input));
+        let samples = (input.below(4) > 0).then(|| hint(input));
         let plain = plain(input);
         let encoder = self.encoder.get_or_insert_with(|| Encoder::new(1));
         let codec = encoder.encode(&plain, samples, &mut self.encoded);
@@ -101,8 +101,7 @@ fn hint(input: &mut Input<'_>) -> Samples {
         byte @ 0..=15 => 1 << (byte % 4),
         _ => input.number() as u16,
     };
-    let row =
-        if input.byte().is_multiple_of(2) { input.byte().into() } else { input.number() as u16 };
+    let row = if input.below(2) == 0 { input.byte().into() } else { input.number() as u16 };
     Samples { width, step: input.byte() % 6, row }
 }
 

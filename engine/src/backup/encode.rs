@@ -191,8 +191,8 @@ impl Worker<'_> {
         plain: &[u8],
         samples: Option<Samples>,
     ) -> SealedFrame {
-        let mut bytes = Vec::with_capacity(plain.len() / 2 + 64);
-        let codec = self.encoder.encode(plain, samples, &mut bytes);
+        let codec = self.encoder.encode(plain, samples, &mut self.encoded);
+        let bytes = exact(if codec == Codec::Stored { plain } else { &self.encoded });
         let plain_len = plain.len() as u32;
         let encoded = Encoded { codec, bytes, plain_len, chunks, bases: Vec::new() };
         if recipient == Recipient::Data {
@@ -214,11 +214,11 @@ impl Worker<'_> {
         if bases.is_empty() {
             return None;
         }
-        let mut bytes = Vec::new();
-        self.encoder.encode_delta(&prefix, plain, &mut bytes);
-        if !worth.pays(bytes.len(), bases.len()) {
+        self.encoder.encode_delta(&prefix, plain, &mut self.encoded);
+        if !worth.pays(self.encoded.len(), bases.len()) {
             return None;
         }
+        let bytes = exact(&self.encoded);
         let (codec, plain_len, chunks) = (Codec::Delta, plain.len() as u32, chunks.to_vec());
         let encoded = Encoded { codec, bytes, plain_len, chunks, bases };
         let frame = self.work.packer.session().seal(recipient, encoded);
@@ -258,4 +258,11 @@ impl Worker<'_> {
     fn pack(&mut self, frame: SealedFrame) -> Result<()> {
         self.work.packer.add(frame, &|pack| self.hand_over(pack))
     }
+}
+
+/// A frame may wait for its pack for long, so it takes no more room than it needs: with its tag.
+fn exact(encoded: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(encoded.len() + TAG_LEN);
+    bytes.extend_from_slice(encoded);
+    bytes
 }

@@ -65,6 +65,8 @@ pub struct Worker<'w> {
     pub file: Vec<u8>,
     /// The private copy of a chunk that is being stored.
     pub private: Vec<u8>,
+    /// What the encoder made of it.
+    pub encoded: Vec<u8>,
     /// A finished frame, opened again, and decoded again.
     pub opened: Vec<u8>,
     pub proof: Vec<u8>,
@@ -232,6 +234,7 @@ impl<'w> Worker<'w> {
             decoder: Decoder::new(),
             file: Vec::new(),
             private: Vec::new(),
+            encoded: Vec::new(),
             opened: Vec::new(),
             proof: Vec::new(),
             bundles: Vec::new(),
