@@ -16,6 +16,7 @@ pub struct Codecs {
     encoder: Option<Encoder>,
     decoder: Decoder,
     encoded: Vec<u8>,
+    buffer: Vec<u8>,
     out: Vec<u8>,
 }
 
@@ -78,8 +79,9 @@ impl Codecs {
         let samples = (input.below(4) > 0).then(|| hint(input));
         let plain = plain(input);
         let encoder = self.encoder.get_or_insert_with(|| Encoder::new(1));
-        let codec = encoder.encode(&plain, samples, &mut self.encoded);
-        assert!(self.encoded.len() <= plain.len(), "stored in more than it takes");
+        let (codec, encoded) = encoder.encode(&plain, samples, &mut self.buffer);
+        assert!(encoded.len() <= plain.len(), "stored in more than it takes");
+        self.encoded = encoded.to_vec();
         self.comes_back(codec, &plain);
     }
 

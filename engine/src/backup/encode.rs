@@ -11,7 +11,7 @@ use crate::error::{Error, Named, Result};
 use crate::format::codec::{Codec, Samples};
 use crate::format::id::ChunkId;
 use crate::format::pack::{ChunkRow, FRAME_BASE_BYTES_MAX, FRAME_BASES_MAX};
-use crate::format::seal::Recipient;
+use crate::format::seal::{Recipient, TAG_LEN};
 use crate::repo::session::{Encoded, SealedFrame};
 
 const BUNDLE_CHUNKS: usize = 16_384;
@@ -191,8 +191,8 @@ impl Worker<'_> {
         plain: &[u8],
         samples: Option<Samples>,
     ) -> SealedFrame {
-        let codec = self.encoder.encode(plain, samples, &mut self.encoded);
-        let bytes = exact(if codec == Codec::Stored { plain } else { &self.encoded });
+        let (codec, bytes) = self.encoder.encode(plain, samples, &mut self.encoded);
+        let bytes = exact(bytes);
         let plain_len = plain.len() as u32;
         let encoded = Encoded { codec, bytes, plain_len, chunks, bases: Vec::new() };
         if recipient == Recipient::Data {

@@ -227,30 +227,53 @@ impl Encoder {
         }
     }
 
-    /// Replaces `out` by the encoded bytes, by whichever codec without bases takes the fewest.
-    /// `samples`: what the file's header says; without it a look at the bytes decides.
-    pub fn encode(&mut self, plain: &[u8], samples: Option<Samples>, out: &mut Vec<u8>) -> Codec {
+    /// The encoded bytes, by whichever codec without bases takes the fewest. They stand in `buffer`,
+    /// or are the plain bytes themselves. `samples`: what the file's header says; without it a look
+    /// at the bytes decides.
+    pub fn encode<'b>(
+        &mut self,
+        plain: &'b [u8],
+        samples: Option<Samples>,
+        buffer: &'b mut Vec<u8>,
+    ) -> (Codec, &'b [u8]) {
+        match self.choose(plain, samples, buffer) {
+            Codec::Stored => (Codec::Stored, plain),
+            codec => (codec, buffer),
+        }
+    }
+
+    /// The same by zstd alone, where that saves 1/64 or more.
+    pub fn encode_plain<'b>(
+        &mut self,
+        plain: &'b [u8],
+        buffer: &'b mut Vec<u8>,
+    ) -> (Codec, &'b [u8]) {
+        match self.plainly(plain, buffer) {
+            Codec::Stored => (Codec::Stored, plain),
+            codec => (codec, buffer),
+        }
+    }
+
+    /// `out` stays as it is, or is of no use, if the codec is `Stored`.
+    fn choose(&mut self, plain: &[u8], samples: Option<Samples>, out: &mut Vec<u8>) -> Codec {
         let choice = match samples {
             Some(samples) => choose::with_hint(plain, samples),
-            None if self.probe.is_incompressible(plain) => return store(plain, out),
+            None if self.probe.is_incompressible(plain) => return Codec::Stored,
             None => self.chooser.without_hint(plain),
         };
         match choice {
             Choice::Plain if samples.is_none() => self.compress(plain, out),
-            Choice::Plain => self.encode_plain(plain, out),
+            Choice::Plain => self.plainly(plain, out),
             Choice::Filter(filter) => {
                 self.encode_filter(&filter, plain, out);
-                if out.len() <= len_max(plain) {
-                    Codec::Numeric
-                } else {
-                    self.encode_plain(plain, out)
-                }
+                if out.len() <= len_max(plain) { Codec::Numeric } else { self.plainly(plain, out) }
             }
             Choice::Both(filter) => {
                 let mut filtered = std::mem::take(&mut self.other);
                 self.encode_filter(&filter, plain, &mut filtered);
-                let codec = self.encode_plain(plain, out);
-                let smaller = filtered.len() < out.len();
+                let codec = self.plainly(plain, out);
+                let len = if codec == Codec::Stored { plain.len() } else { out.len() };
+                let smaller = filtered.len() < len;
                 if smaller {
                     out.clear();
                     out.extend_from_slice(&filtered);
@@ -261,14 +284,8 @@ impl Encoder {
         }
     }
 
-    /// Replaces `out` by the encoded bytes: zstd where that saves 1/64 or more, else the bytes as
-    /// they are.
-    pub fn encode_plain(&mut self, plain: &[u8], out: &mut Vec<u8>) -> Codec {
-        if self.probe.is_incompressible(plain) {
-            store(plain, out)
-        } else {
-            self.compress(plain, out)
-        }
+    fn plainly(&mut self, plain: &[u8], out: &mut Vec<u8>) -> Codec {
+        if self.probe.is_incompressible(plain) { Codec::Stored } else { self.compress(plain, out) }
     }
 
     fn compress(&mut self, plain: &[u8], out: &mut Vec<u8>) -> Codec {
@@ -284,7 +301,7 @@ impl Encoder {
                 out.extend_from_slice(&room[..len]);
                 Codec::Zstd
             }
-            None => store(plain, out),
+            None => Codec::Stored,
         }
     }
 
@@ -341,12 +358,6 @@ fn room(kept: &mut Vec<u8>, len: usize) -> &mut [u8] {
         kept.resize(len, 0);
     }
     &mut kept[..len]
-}
-
-fn store(plain: &[u8], out: &mut Vec<u8>) -> Codec {
-    out.clear();
-    out.extend_from_slice(plain);
-    Codec::Stored
 }
 
 /// The most that a frame may take encoded.

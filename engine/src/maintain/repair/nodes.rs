@@ -110,8 +110,9 @@ impl<'a> Nodes<'a> {
         if self.index.claim(&id) == Claim::Known {
             return Ok(());
         }
-        let mut bytes = Vec::new();
-        let codec = self.encoder.encode_plain(plain, &mut bytes);
+        let mut buffer = Vec::new();
+        let (codec, bytes) = self.encoder.encode_plain(plain, &mut buffer);
+        let bytes = bytes.to_vec();
         let len = plain.len() as u32;
         let chunks = vec![ChunkRow { id, offset: 0, len }];
         let encoded = Encoded { codec, bytes, plain_len: len, chunks, bases: Vec::new() };

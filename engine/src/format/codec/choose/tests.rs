@@ -8,17 +8,17 @@ const CT: Samples = Samples { width: 2, step: 1, row: 512 };
 
 /// Encodes, decodes, and says how: codec, width, predictor; and the share of plain zstd's size.
 fn chosen(plain: &[u8], samples: Option<Samples>) -> (Codec, u16, u8, f64) {
-    let (mut encoder, mut out, mut back) = (Encoder::new(1), Vec::new(), Vec::new());
-    let codec = encoder.encode(plain, samples, &mut out);
+    let (mut encoder, mut buffer, mut back) = (Encoder::new(1), Vec::new(), Vec::new());
+    let (codec, out) = encoder.encode(plain, samples, &mut buffer);
     let len = plain.len() as u32;
-    Decoder::new().decode(codec as u8, &out, len, &[], &mut back).expect("our own");
+    Decoder::new().decode(codec as u8, out, len, &[], &mut back).expect("our own");
     assert!(back == plain);
     let (width, predictor) = match codec {
         Codec::Numeric => (u16::from_le_bytes([out[0], out[1]]), out[2]),
         _ => (0, 0),
     };
-    let mut alone = Vec::new();
-    encoder.encode_plain(plain, &mut alone);
+    let mut buffer = Vec::new();
+    let (_, alone) = encoder.encode_plain(plain, &mut buffer);
     (codec, width, predictor, out.len() as f64 / alone.len() as f64)
 }
 
