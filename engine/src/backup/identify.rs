@@ -19,6 +19,8 @@ pub struct About<'a> {
     pub samples: Option<Samples>,
     /// The file's last version, and the chunk's offset in the file.
     pub old: Option<(&'a Old, u64)>,
+    /// Nobody else can change the bytes: they need not be copied first.
+    pub private: bool,
 }
 
 impl Worker<'_> {
@@ -33,6 +35,9 @@ impl Worker<'_> {
             self.work.count(Counter::ChunksKnown, 1);
             return Ok(id);
         }
+        if about.private {
+            return self.store_private(recipient, id, bytes, about);
+        }
         let mut private = std::mem::take(&mut self.private);
         private.clear();
         private.extend_from_slice(bytes);
@@ -41,7 +46,7 @@ impl Worker<'_> {
         stored
     }
 
-    /// A claimed chunk in a private copy; if the source changed between hashing and copying, the copy's own id counts.
+    /// A claimed chunk in private bytes; if the source changed between hashing and copying, the copy's own id counts.
     fn store_private(
         &mut self,
         recipient: Recipient,

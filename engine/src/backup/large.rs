@@ -204,7 +204,8 @@ impl Worker<'_> {
         let LargeChunk { large, window, range, samples, at, offset } = chunk;
         let bytes = &window.bytes()[range];
         let old = large.old.as_ref().map(|old| (old, offset));
-        let id = self.store(Recipient::Data, bytes, About { samples, old })?;
+        let private = matches!(&*window, Window::Held(_));
+        let id = self.store(Recipient::Data, bytes, About { samples, old, private })?;
         self.work.count(Counter::BytesRead, bytes.len() as u64);
         let piece = Piece::Chunk { id, len: bytes.len() as u32 };
         if matches!(&*window, Window::Mapped(map) if map.faulted()) {

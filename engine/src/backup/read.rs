@@ -236,7 +236,7 @@ impl Worker<'_> {
         while let Some(Cut { len, samples }) = cutter.next(rest, true) {
             let old = old.map(|old| (old, (buffer.len() - rest.len()) as u64));
             let (chunk, after) = rest.split_at(len);
-            let id = self.store(Recipient::Data, chunk, About { samples, old })?;
+            let id = self.store(Recipient::Data, chunk, About { samples, old, private: true })?;
             pieces.push(Piece::Chunk { id, len: len as u32 });
             rest = after;
         }
