@@ -14,6 +14,8 @@ use crate::restore::write::FilePlan;
 
 /// Frames are read together up to so many bytes.
 const READ_BYTES_MAX: u64 = 8 << 20;
+/// And up to so many plain bytes: a night of deltas is a few MiB, and work for all threads.
+const READ_PLAIN_MAX: u64 = 16 << 20;
 /// A gap below this is read along: cheaper than another request.
 const GAP_BYTES_MAX: u64 = 256 << 10;
 
@@ -29,6 +31,8 @@ pub struct Want {
 pub struct Read {
     start: u64,
     end: u64,
+    /// Bytes of its frames when they are decoded.
+    plain: u64,
     frames: Vec<FrameRead>,
 }
 
@@ -75,10 +79,12 @@ pub fn reads(
         match &mut read {
             Some(read) if read.takes(&copy, start, end) => {
                 read.end = read.end.max(end);
+                read.plain += u64::from(frame.frame.row.plain);
                 read.frames.push(frame);
             }
             _ => {
-                let next = Read { start, end, frames: vec![frame] };
+                let plain = frame.frame.row.plain.into();
+                let next = Read { start, end, plain, frames: vec![frame] };
                 read.replace(next).map_or(Ok(()), &mut *each)?;
             }
         }
@@ -104,6 +110,7 @@ impl Read {
         self.frames[0].frame.pack.id == copy.place.pack.id
             && start < self.end + GAP_BYTES_MAX
             && end - self.start <= READ_BYTES_MAX
+            && self.plain + u64::from(copy.place.frame.plain) <= READ_PLAIN_MAX
     }
 }
 
