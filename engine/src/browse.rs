@@ -33,7 +33,7 @@ pub fn list(
     recursive: bool,
     each: &mut dyn FnMut(&[u8], &Entry) -> Result<()>,
 ) -> Result<()> {
-    let index = repo.index()?;
+    let index = repo.index_for_browsing()?;
     let fetcher = Fetcher::new(repo, &index);
     let trees = Trees::new(repo, &fetcher);
     let (path, dir) = match find(&trees, snapshot, path)? {
@@ -68,7 +68,7 @@ pub fn dump(repo: &Repo, snapshot: &SnapshotInfo, path: &[u8], out: &mut dyn Wri
         let needs = "the DATA key (restore or owner)";
         return Err(Error::Role { role: repo.role(), needs });
     }
-    let index = repo.index()?;
+    let index = repo.index_for_browsing()?;
     let fetcher = Fetcher::new(repo, &index);
     let trees = Trees::new(repo, &fetcher);
     let node = match find(&trees, snapshot, path)? {

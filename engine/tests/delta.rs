@@ -168,6 +168,43 @@ fn many_small_files_share_a_frame_of_deltas() {
 }
 
 #[test]
+fn a_small_chunk_has_one_base_even_if_two_resemble_it() {
+    let env = Env::seeded(8, FUTURE_NS);
+    let (source, store) = (tempfile::tempdir().unwrap(), new_store(&env));
+    let write = |cut: bool| {
+        for n in 0..250 {
+            let mut bytes = rows(n, 450).concat().into_bytes();
+            if cut {
+                // A short end, which begins where an old chunk began: the one before resembles it, too.
+                bytes.truncate(14_000);
+                bytes[13_000] ^= 1;
+            }
+            fs::write(source.path().join(n.to_string()), bytes).unwrap();
+        }
+    };
+    write(false);
+    back_up(&open(&store, None, &env), source.path());
+    write(true);
+    let wanted = picture(source.path());
+    let repo = open(&store, None, &env);
+    back_up(&repo, source.path());
+    assert_restores(&repo, "latest", source.path(), &wanted);
+    let index = repo.index().unwrap();
+    let (mut deltas, mut chunks) = (0, 0);
+    for segment in index.segments() {
+        let run = segment.run();
+        let bundles = (0..).zip(run.frames()).filter(|(_, frame)| !frame.is_single());
+        for (number, frame) in bundles.filter(|(_, frame)| frame.bases > 0) {
+            let bases = run.bases(&frame).unwrap().len();
+            assert_eq!(run.chunks_of(number).len(), bases);
+            (deltas, chunks) = (deltas + 1, chunks + bases);
+        }
+    }
+    assert!(deltas >= 2 && chunks > 64, "{deltas} frames of {chunks} chunks");
+    assert_clean(&repo);
+}
+
+#[test]
 fn content_that_drifts_is_stored_in_full_again() {
     let env = Env::seeded(3, FUTURE_NS);
     let (source, store) = (tempfile::tempdir().unwrap(), new_store(&env));

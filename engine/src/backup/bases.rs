@@ -61,6 +61,17 @@ pub struct Base {
 }
 
 impl Base {
+    /// Of several rows only the longest.
+    pub fn longest(mut self) -> Self {
+        let longest = (0..self.rows.len()).max_by_key(|&n| self.rows[n].len).unwrap_or(0);
+        let before: u32 = self.rows.iter().take(longest).map(|row| row.len).sum();
+        self.rows = self.rows.get(longest).copied().into_iter().collect();
+        let len: u32 = self.rows.iter().map(|row| row.len).sum();
+        self.prefix.drain(..before as usize);
+        self.prefix.truncate(len as usize);
+        self
+    }
+
     pub fn add(&mut self, mut other: Base) {
         self.rows.append(&mut other.rows);
         self.prefix.append(&mut other.prefix);

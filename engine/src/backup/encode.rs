@@ -145,6 +145,9 @@ impl Worker<'_> {
         bytes: &[u8],
         base: Base,
     ) -> Result<()> {
+        // One row each, so that a frame has no more than it may, and the base of one chunk is found
+        // again.
+        let base = base.longest();
         let mut bundle = self.take_bundle(BundleClass { recipient, samples: None, deltas: true });
         if !bundle.has_room(&base) {
             self.flush_bundle(&mut bundle)?;

@@ -76,6 +76,12 @@ impl Repo {
         self.index_telling(Despite::Retired, watch)
     }
 
+    /// The index for a listing or a dump: as for a restore, but there is nobody to be told. What is
+    /// missing for it is an error in its place.
+    pub(crate) fn index_for_browsing(&self) -> Result<Index> {
+        self.index_despite(Despite::Retired).map(|(index, _)| index)
+    }
+
     /// The index for a backup: fewer known chunks cost space, nothing else.
     pub(crate) fn index_for_writing(&self, watch: &dyn Watch) -> Result<Index> {
         self.index_telling(Despite::Runs, watch)
