@@ -15,7 +15,7 @@ use crate::restore::write::FilePlan;
 /// Frames are read together up to so many bytes.
 const READ_BYTES_MAX: u64 = 8 << 20;
 /// And up to so many plain bytes: a night of deltas is a few MiB, and work for all threads.
-const READ_PLAIN_MAX: u64 = 16 << 20;
+const READ_PLAIN_MAX: u64 = 4 << 20;
 /// A gap below this is read along: cheaper than another request.
 const GAP_BYTES_MAX: u64 = 256 << 10;
 
