@@ -130,7 +130,7 @@ impl Filter {
         scratch.planes[..lead].copy_from_slice(&plain[..lead]);
         scratch.planes[end..].copy_from_slice(&plain[end..]);
         if matches!(self.samples.width, 1 | 2 | 4 | 8) {
-            return for_width!(self.samples.width, forward(self, &plain[samples], scratch));
+            return for_width!(self.samples.width, forward(self, lead, &plain[samples], scratch));
         }
         let planes = &mut scratch.planes[samples.clone()];
         planes::shuffle_records(self.samples.width.into(), &plain[samples], planes);
@@ -152,7 +152,8 @@ impl Filter {
         out[end..].copy_from_slice(&scratch.planes[end..]);
         if matches!(self.samples.width, 1 | 2 | 4 | 8) {
             let samples = &mut out[samples];
-            let done = for_width!(self.samples.width, backward(self, counts, scratch, samples));
+            let done =
+                for_width!(self.samples.width, backward(self, lead, counts, scratch, samples));
             return check(FRAME, done.is_some(), "counts of classes");
         }
         let planes = &scratch.planes[samples.clone()];
@@ -167,15 +168,16 @@ impl Filter {
     }
 }
 
-/// `plain`: whole samples.
+/// `plain`: whole samples, behind `lead` bytes.
 fn forward<const N: usize, S: Sample<N>>(
     filter: &Filter,
+    lead: usize,
     plain: &[u8],
     scratch: &mut Scratch,
 ) -> Counts {
     let (samples, _) = plain.as_chunks::<N>();
     let (step, row) = (filter.samples.step.into(), filter.samples.row.into());
-    let planes = &mut scratch.planes[filter.lead.into()..][..plain.len()];
+    let planes = &mut scratch.planes[lead..][..plain.len()];
     if filter.predictor == Predictor::None {
         planes::shuffle::<N, S>(samples, planes);
         return Counts::default();
@@ -192,16 +194,17 @@ fn forward<const N: usize, S: Sample<N>>(
     planes::sort::<N>(row, &scratch.unsorted, &mut scratch.classes, planes)
 }
 
-/// `out`: room for whole samples.
+/// `out`: room for whole samples, behind `lead` bytes.
 fn backward<const N: usize, S: Sample<N>>(
     filter: &Filter,
+    lead: usize,
     counts: &Counts,
     scratch: &mut Scratch,
     out: &mut [u8],
 ) -> Option<()> {
     let (samples, _) = out.as_chunks_mut::<N>();
     let (step, row) = (filter.samples.step.into(), filter.samples.row.into());
-    let planes = &scratch.planes[filter.lead.into()..][..samples.len() * N];
+    let planes = &scratch.planes[lead..][..samples.len() * N];
     if filter.predictor == Predictor::None {
         planes::unshuffle::<N, S>(planes, samples);
         return Some(());

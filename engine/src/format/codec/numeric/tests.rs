@@ -229,9 +229,14 @@ fn every_predictor_at_every_length() {
         let plain = noise(len as u64, len);
         for (predictor, width) in PREDICTORS.iter().flat_map(|&p| [1, 2, 4, 8].map(|w| (p, w))) {
             let samples = Samples { width, step: 1, row: 8 };
-            encoder.encode_numeric(samples, predictor, 0, &plain, &mut encoded).expect("a filter");
-            let done = decoder.decode(2, &encoded, len as u32, &[], &mut out);
-            assert_eq!((done, &out), (Ok(()), &plain), "{len} {predictor:?} {width}");
+            // Also with fewer bytes than are said to be before the first sample (found by fuzzing).
+            let lead_max = if predictor == Predictor::None { 0 } else { width as u8 - 1 };
+            for lead in [0, lead_max] {
+                let told = encoder.encode_numeric(samples, predictor, lead, &plain, &mut encoded);
+                told.expect("a filter");
+                let done = decoder.decode(2, &encoded, len as u32, &[], &mut out);
+                assert_eq!((done, &out), (Ok(()), &plain), "{len} {predictor:?} {width} {lead}");
+            }
         }
     }
 }
