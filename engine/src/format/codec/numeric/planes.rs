@@ -8,7 +8,7 @@ use crate::format::codec::numeric::predict::Sample;
 /// Residuals that move together.
 pub const BLOCK: usize = 8;
 /// A block's class is how many of these the sum above it reaches.
-const BOUNDS: [usize; COUNTS] = [16, 48, 96, 192, 512];
+const BOUNDS: [u16; COUNTS] = [16, 48, 96, 192, 512];
 /// Counts of the classes but the last, which has the rest.
 pub const COUNTS: usize = 5;
 const CLASSES: usize = COUNTS + 1;
@@ -101,12 +101,11 @@ pub fn sort<const N: usize>(
     // Blocks of the first row have nothing above.
     let first = row.div_ceil(BLOCK).min(blocks);
     classes.clear();
-    classes.resize(first, 0);
-    let above: [&[[u8; BLOCK]]; N] = std::array::from_fn(|k| {
-        let from = if first < blocks { first * BLOCK - row } else { 0 };
-        &planes[k][from..].as_chunks().0[..blocks - first]
-    });
-    classes.extend((0..blocks - first).map(|i| class::<N>(std::array::from_fn(|k| above[k][i]))));
+    classes.resize(blocks, 0);
+    if first < blocks {
+        let from = first * BLOCK - row;
+        classify(planes.map(|plane| &plane[from..]), &mut classes[first..]);
+    }
     let mut counts = [0u32; CLASSES];
     for &class in &*classes {
         counts[usize::from(class)] += 1;
@@ -140,18 +139,27 @@ pub fn unsort<const N: usize>(
     let mut next = first_places(&all);
     let mut ends = [blocks * BLOCK; CLASSES];
     ends[..COUNTS].copy_from_slice(&next[1..]);
-    for at in (0..blocks * BLOCK).step_by(BLOCK) {
-        let above = at.checked_sub(row).map(|above| {
-            std::array::from_fn(|k| *planes[k][above..].first_chunk().expect("a row is a block"))
-        });
-        let class = usize::from(above.map_or(0, class::<N>));
-        let place = next[class];
-        if place == ends[class] {
-            return None;
+    // As many blocks at once as have nothing of their own above them.
+    let first = row.div_ceil(BLOCK).min(blocks);
+    let (mut at, mut classes) = (0, [0; GROUP]);
+    while at < blocks {
+        let group = if at < first { first - at } else { row / BLOCK };
+        let group = group.min(blocks - at).min(GROUP);
+        let classes = &mut classes[..group];
+        if at >= first {
+            let above = at * BLOCK - row;
+            classify(planes.each_ref().map(|plane| &plane[above..]), classes);
         }
-        next[class] += BLOCK;
-        for (plane, sorted) in planes.iter_mut().zip(&sorted) {
-            carry(sorted, place, plane, at);
+        for &class in &*classes {
+            let place = next[usize::from(class)];
+            if place == ends[usize::from(class)] {
+                return None;
+            }
+            next[usize::from(class)] += BLOCK;
+            for (plane, sorted) in planes.iter_mut().zip(&sorted) {
+                carry(sorted, place, plane, at * BLOCK);
+            }
+            at += 1;
         }
     }
     for (plane, sorted) in planes.iter_mut().zip(&sorted) {
@@ -180,35 +188,34 @@ fn first_places(counts: &[u32; CLASSES]) -> [usize; CLASSES] {
     })
 }
 
-/// Of the block below these residuals, given as the bytes of each plane.
-#[inline(always)]
-fn class<const N: usize>(above: [[u8; BLOCK]; N]) -> u8 {
-    let [low, high @ ..] = above.as_slice() else { unreachable!("a sample has bytes") };
-    let high = high.iter().fold(0, |high, &block| high | u64::from_le_bytes(block));
-    // Eight bytes at a time: what has a higher byte counts as 255.
+/// Classes of blocks beside each other, told by the residuals above them, plane by plane. In steps
+/// that vector units take.
+fn classify<const N: usize>(above: [&[u8]; N], classes: &mut [u8]) {
     const LOW_7: u64 = 0x7F7F_7F7F_7F7F_7F7F;
     const PAIRS: u64 = 0x00FF_00FF_00FF_00FF;
-    let beyond = (((high & LOW_7) + LOW_7) | high) >> 7 & 0x0101_0101_0101_0101;
-    let capped = u64::from_le_bytes(*low) | (beyond * 0xFF);
-    let pairs = (capped & PAIRS) + (capped >> 8 & PAIRS);
-    let sum = pairs.wrapping_mul(0x0001_0001_0001_0001) >> 48;
-    CLASS_OF[sum as usize % CLASS_OF.len()]
-}
-
-/// The class of each sum of a block, which is 8 × 255 at most.
-const CLASS_OF: [u8; 2048] = {
-    let mut classes = [0; 2048];
-    let mut bound = 0;
-    while bound < BOUNDS.len() {
-        let mut sum = BOUNDS[bound];
-        while sum < classes.len() {
-            classes[sum] += 1;
-            sum += 1;
+    let above: [&[[u8; BLOCK]]; N] = above.map(|plane| plane.as_chunks().0);
+    for (n, classes) in classes.chunks_mut(GROUP).enumerate() {
+        let above = above.map(|plane| &plane[n * GROUP..][..classes.len()]);
+        let mut high = [0; GROUP];
+        for plane in &above[1..] {
+            for (high, &block) in high.iter_mut().zip(*plane) {
+                *high |= u64::from_le_bytes(block);
+            }
         }
-        bound += 1;
+        let mut sums = [0; GROUP];
+        for ((sum, &low), high) in sums.iter_mut().zip(above[0]).zip(high) {
+            // What has a higher byte counts as 255.
+            let beyond = (((high & LOW_7) + LOW_7) | high) >> 7 & 0x0101_0101_0101_0101;
+            let capped = u64::from_le_bytes(low) | (beyond << 8).wrapping_sub(beyond);
+            let pairs = (capped & PAIRS) + (capped >> 8 & PAIRS);
+            let quads = pairs + (pairs >> 32);
+            *sum = (quads + (quads >> 16)) as u16;
+        }
+        for (class, sum) in classes.iter_mut().zip(sums) {
+            *class = BOUNDS.iter().map(|&bound| u8::from(sum >= bound)).sum();
+        }
     }
-    classes
-};
+}
 
 #[inline(always)]
 fn carry(from: &[u8], at: usize, to: &mut [u8], place: usize) {
