@@ -103,7 +103,7 @@ pub(crate) struct BackupArgs {
 
     /// Keep up to this much, sealed, in the cache folder, to store changed files as differences: for
     /// a key that cannot read what it has stored. 0: nothing is kept [default: 0]
-    #[arg(long, value_name = "SIZE", default_value = "0", value_parser = format::parse_size)]
+    #[arg(long, value_name = "SIZE", default_value = "0", value_parser = format::parse_base_cache)]
     #[arg(hide_default_value = true)]
     base_cache: u64,
 

@@ -4,6 +4,7 @@
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use strongroom::env::TimeNs;
+use strongroom::repo::base_cache::BASE_CACHE_BYTES_MIN;
 
 const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
 /// Digits of an id in a table: one in 10^14 for a pair, and `SNAP` takes any number of them.
@@ -122,6 +123,16 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
     number.checked_mul(factor).ok_or_else(|| "sizes end below 16 EiB".to_owned())
 }
 
+/// Room for bases: none, or enough to be of use.
+pub(crate) fn parse_base_cache(text: &str) -> Result<u64, String> {
+    match parse_size(text)? {
+        1..BASE_CACHE_BYTES_MIN => {
+            Err("1MiB is the least that is of use; 0 keeps nothing".to_owned())
+        }
+        size => Ok(size),
+    }
+}
+
 /// The size of a chunk.
 pub(crate) fn parse_chunk_size(text: &str) -> Result<u32, String> {
     parse_size(text)?.try_into().map_err(|_| "chunks end below 4 GiB".to_owned())
@@ -204,6 +215,9 @@ mod tests {
         check("99999999t", None);
         check("1TB", None);
         check("1MB", None);
+        assert_eq!(parse_base_cache("20g"), Ok(20 << 30));
+        assert_eq!(parse_base_cache("0"), Ok(0));
+        assert!(parse_base_cache("1023k").is_err());
         assert_eq!(parse_chunk_size("4g"), Err("chunks end below 4 GiB".to_owned()));
         check("1.5MiB", None);
         check("-1", None);

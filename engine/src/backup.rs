@@ -12,8 +12,9 @@
 //! fixed order.
 //!
 //! Threads and queues are wired only in this file. Memory: every queue is bounded, mapped windows
-//! are page cache, and a worker holds at most one bundle a recipient, one private chunk, its
-//! encoded form and its proof: see `docs/performance.md`.
+//! are page cache, and a worker holds at most six bundles (one of them with 8 MiB of bases), one
+//! private chunk with its base, its encoded form and its proof; all share 80 MiB of decoded bases:
+//! see `docs/performance.md`.
 
 pub mod assemble;
 pub mod bases;

@@ -141,6 +141,47 @@ fn a_nightly_table_costs_what_changed() {
     assert_clean(&repo);
 }
 
+/// Rows that all differ a little, and a few more here and there: nothing of it is stored already,
+/// and the further on, the more it has moved.
+#[test]
+fn what_moves_further_and_further_is_found() {
+    let env = Env::seeded(9, FUTURE_NS);
+    let (source, store) = (tempfile::tempdir().unwrap(), new_store(&env));
+    let mut table = rows(1, 20_000);
+    let path = source.path().join("LB.csv");
+    fs::write(&path, table.concat()).unwrap();
+    back_up(&open(&store, None, &env), source.path());
+    for at in (0..20_000).step_by(200).rev() {
+        table.splice(at..at + 1, rows(at as u64 + 2, 25));
+    }
+    let plain = table.concat().len() as u64;
+    fs::write(&path, table.concat()).unwrap();
+    let wanted = picture(source.path());
+    let repo = open(&store, None, &env);
+    back_up(&repo, source.path());
+    let deltas = codec(&repo, "delta");
+    assert!(deltas.plain_bytes * 10 > plain * 9, "{deltas:?} of {plain}");
+    assert_restores(&repo, "latest", source.path(), &wanted);
+}
+
+/// A file that begins with what nobody has seen, and goes on as it was: it is not given up.
+#[test]
+fn after_much_that_is_unlike_one_chunk_in_eight_is_asked() {
+    let env = Env::seeded(10, FUTURE_NS);
+    let (source, store) = (tempfile::tempdir().unwrap(), new_store(&env));
+    let path = source.path().join("mixed.bin");
+    let mut bytes = [noise(1, 600_000), rows(1, 20_000).concat().into_bytes()].concat();
+    fs::write(&path, &bytes).unwrap();
+    back_up(&open(&store, None, &env), source.path());
+    bytes[..600_000].copy_from_slice(&noise(2, 600_000));
+    (600_000..bytes.len()).step_by(5_000).for_each(|at| bytes[at] ^= 1);
+    fs::write(&path, &bytes).unwrap();
+    let repo = open(&store, None, &env);
+    back_up(&repo, source.path());
+    let deltas = codec(&repo, "delta");
+    assert!(deltas.plain_bytes > 600_000, "{deltas:?}");
+}
+
 #[test]
 fn many_small_files_share_a_frame_of_deltas() {
     let env = Env::seeded(2, FUTURE_NS);
@@ -193,10 +234,9 @@ fn a_small_chunk_has_one_base_even_if_two_resemble_it() {
     let (mut deltas, mut chunks) = (0, 0);
     for segment in index.segments() {
         let run = segment.run();
-        let bundles = (0..).zip(run.frames()).filter(|(_, frame)| !frame.is_single());
-        for (number, frame) in bundles.filter(|(_, frame)| frame.bases > 0) {
-            let bases = run.bases(&frame).unwrap().len();
-            assert_eq!(run.chunks_of(number).len(), bases);
+        for (number, offsets) in run.shared_deltas() {
+            let bases = run.bases(&run.frame(number).unwrap()).unwrap().len();
+            assert_eq!(offsets.len(), bases);
             (deltas, chunks) = (deltas + 1, chunks + bases);
         }
     }

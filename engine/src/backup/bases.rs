@@ -12,7 +12,7 @@ use crate::backup::old::{Old, OldPiece, Stretch, Text};
 use crate::error::Result;
 use crate::format::codec::{Codec, Samples};
 use crate::format::id::{ChunkId, ObjectHash};
-use crate::format::pack::{BaseRow, ChunkRow, FRAME_BASE_BYTES_MAX};
+use crate::format::pack::{BaseRow, FRAME_BASE_BYTES_MAX};
 use crate::format::seal::Recipient;
 use crate::repo::Repo;
 use crate::repo::base_cache::BaseCache;
@@ -36,12 +36,12 @@ pub struct Bases<'r> {
     /// Only if there is room given for it.
     cache: Option<BaseCache<'r>>,
     held: Mutex<Held>,
-    /// Chunks of frames that are deltas of many small files.
-    shared: Mutex<HashMap<FramePlace, Arc<Vec<ChunkRow>>>>,
+    /// Deltas of many small files, by the index run that they are in.
+    shared: Mutex<HashMap<ObjectHash, Arc<SharedDeltas>>>,
 }
 
-/// An index run, and a frame's number in it.
-type FramePlace = (ObjectHash, u32);
+/// By a frame's number in its run: where its chunks begin in it, in order.
+type SharedDeltas = HashMap<u32, Vec<u32>>;
 
 type Fetched = Arc<OnceLock<Option<(Plain, Range<usize>)>>>;
 
@@ -149,7 +149,11 @@ impl<'r> Bases<'r> {
     pub fn find(&self, old: &Old, at: u64, bytes: &[u8]) -> Option<Base> {
         let mut text = Text::default();
         let (mut full, mut before) = ((0, 0), (0, 0));
-        for piece in old.around(at, bytes.len()) {
+        let pieces = old.around(at, bytes.len());
+        if pieces.is_empty() {
+            return None;
+        }
+        for piece in pieces {
             let Some(lineage) = self.lineage(piece) else { continue };
             let plain: u64 = lineage.rows.iter().map(|row| u64::from(row.len)).sum();
             if text.extent() as u64 + plain > 2 * FRAME_BASE_BYTES_MAX {
@@ -209,13 +213,13 @@ impl<'r> Bases<'r> {
         if place.frame.is_single() {
             return Some(rows);
         }
-        let key = (copy.segment.name?, place.frame_index);
-        let chunks = {
+        let shared = {
             let mut shared = self.shared.lock().expect("no panic holds this lock");
-            let chunks = || Arc::new(run.chunks_of(place.frame_index));
-            shared.entry(key).or_insert_with(chunks).clone()
+            let run = || Arc::new(run.shared_deltas());
+            shared.entry(copy.segment.name?).or_insert_with(run).clone()
         };
-        let nth = chunks.binary_search_by_key(&place.chunk.offset, |chunk| chunk.offset).ok()?;
+        let chunks = shared.get(&place.frame_index)?;
+        let nth = chunks.binary_search(&place.chunk.offset).ok()?;
         (chunks.len() == rows.len()).then(|| vec![rows[nth]])
     }
 
@@ -229,17 +233,23 @@ impl<'r> Bases<'r> {
         let fetched = slot.get_or_init(|| {
             let near = self.cache.as_ref().and_then(|cache| cache.get(id));
             let far = || self.fetcher.as_ref()?.base(id).ok();
-            let fetched = near.or_else(far)?;
-            self.hold(id, fetched.1.len());
-            Some(fetched)
+            let fetched = near.or_else(far);
+            self.hold(id, fetched.as_ref());
+            fetched
         });
         fetched.clone()
     }
 
-    fn hold(&self, id: &ChunkId, len: usize) {
+    /// Counts what was fetched, by the whole frame that it keeps in memory. What could not be had is
+    /// forgotten.
+    fn hold(&self, id: &ChunkId, fetched: Option<&(Plain, Range<usize>)>) {
         let mut held = self.held.lock().expect("no panic holds this lock");
-        held.bytes += len;
-        held.order.push_back((*id, len));
+        let Some((plain, _)) = fetched else {
+            held.chunks.remove(id);
+            return;
+        };
+        held.bytes += plain.len();
+        held.order.push_back((*id, plain.len()));
         while held.bytes > HELD_BYTES && held.order.len() > 1 {
             let (gone, len) = held.order.pop_front().expect("more than one");
             held.chunks.remove(&gone);

@@ -275,8 +275,7 @@ impl Encoder {
                 let len = if codec == Codec::Stored { plain.len() } else { out.len() };
                 let smaller = filtered.len() < len;
                 if smaller {
-                    out.clear();
-                    out.extend_from_slice(&filtered);
+                    std::mem::swap(out, &mut filtered);
                 }
                 self.other = filtered;
                 if smaller { Codec::Numeric } else { codec }
@@ -347,9 +346,10 @@ impl Encoder {
             zstd.set_parameter(parameter).expect("a parameter of zstd");
         }
         zstd.ref_prefix(prefix).expect("a context between frames");
-        out.resize(compress_bound(plain.len()), 0);
-        let len = zstd.compress2(out.as_mut_slice(), plain).expect("room for the bound");
-        out.truncate(len);
+        let room = room(&mut self.room, compress_bound(plain.len()));
+        let len = zstd.compress2(room, plain).expect("room for the bound");
+        out.clear();
+        out.extend_from_slice(&room[..len]);
     }
 }
 

@@ -6,6 +6,7 @@ mod builder;
 mod tests;
 mod validate;
 
+use std::collections::HashMap;
 use std::ops::Range;
 
 use crate::error::FormatError;
@@ -286,19 +287,24 @@ impl<'a> Run<'a> {
         self.contexts.iter().map(ContextRow::read)
     }
 
-    /// The chunks of a frame in their order. Looks at every row of the run.
-    pub fn chunks_of(&self, frame_index: u32) -> Vec<ChunkRow> {
-        let rows = self.ids.iter().zip(self.locators);
-        let own = rows.filter(|(_, locator)| u32_at(*locator, 0) == frame_index);
-        let mut chunks: Vec<ChunkRow> = own
-            .map(|(id, locator)| ChunkRow {
-                id: ChunkId(*id),
-                offset: u32_at(locator, 4),
-                len: u32_at(locator, 8),
-            })
+    /// Of each frame that is a delta of several chunks: where those begin in it, in order. Looks at
+    /// every row of the run.
+    pub fn shared_deltas(&self) -> HashMap<u32, Vec<u32>> {
+        let mut shared: HashMap<u32, Vec<u32>> = (0..)
+            .zip(self.frames())
+            .filter(|(_, frame)| frame.bases > 0 && !frame.is_single())
+            .map(|(number, _)| (number, Vec::new()))
             .collect();
-        chunks.sort_unstable_by_key(|chunk| chunk.offset);
-        chunks
+        if shared.is_empty() {
+            return shared;
+        }
+        for locator in self.locators {
+            if let Some(offsets) = shared.get_mut(&u32_at(locator, 0)) {
+                offsets.push(u32_at(locator, 4));
+            }
+        }
+        shared.values_mut().for_each(|offsets| offsets.sort_unstable());
+        shared
     }
 
     /// None if they are not all there.
