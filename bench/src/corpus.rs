@@ -30,6 +30,10 @@ pub enum Kind {
     Csv,
     /// The same tables a night later: 1 % of the rows changed, 0.2 % appended.
     CsvNight2,
+    /// The tables in one ZIP, deflated as EDC systems do; the size is that of the tables.
+    Zip,
+    /// The ZIP a night later.
+    ZipNight2,
     /// CT slices, 512 × 512 × 16 bit, as DICOM Part 10 files.
     Ct,
     /// The same slices exported again: other file names, UIDs and subject, private elements before
@@ -46,6 +50,7 @@ impl Kind {
     pub fn next(self) -> Option<Kind> {
         match self {
             Kind::Csv => Some(Kind::CsvNight2),
+            Kind::Zip => Some(Kind::ZipNight2),
             Kind::Ct => Some(Kind::CtReexport),
             _ => None,
         }
@@ -68,6 +73,8 @@ pub fn generate(spec: Spec, folder: &Path) -> io::Result<()> {
         Kind::OneFile => incompressible(spec, folder, 1),
         Kind::Csv => csv(spec, folder, 1),
         Kind::CsvNight2 => csv(spec, folder, 2),
+        Kind::Zip => zip(spec, folder, 1),
+        Kind::ZipNight2 => zip(spec, folder, 2),
         Kind::Ct => ct(spec, folder, false),
         Kind::CtReexport => ct(spec, folder, true),
         Kind::Small => small(spec, folder),
@@ -140,6 +147,24 @@ fn csv(spec: Spec, folder: &Path, night: u64) -> io::Result<()> {
         out.flush()?;
     }
     Ok(())
+}
+
+/// One `export.zip`; every entry has the same time, so that equal tables give equal bytes.
+fn zip(spec: Spec, folder: &Path, night: u64) -> io::Result<()> {
+    let tables = folder.join("tables");
+    fs::create_dir_all(&tables)?;
+    csv(spec, &tables, night)?;
+    let mut out = zip::ZipWriter::new(create(folder.join("export.zip"))?);
+    let deflated = zip::write::SimpleFileOptions::default()
+        .compression_method(zip::CompressionMethod::Deflated)
+        .last_modified_time(zip::DateTime::default());
+    for (name, _) in TABLES {
+        let name = format!("{name}.csv");
+        out.start_file(&name, deflated).map_err(io::Error::other)?;
+        io::copy(&mut File::open(tables.join(&name))?, &mut out)?;
+    }
+    out.finish().map_err(io::Error::other)?.flush()?;
+    fs::remove_dir_all(tables)
 }
 
 const CSV_HEAD: &str =
@@ -315,6 +340,28 @@ mod tests {
         assert!(appended * 600 > before.len(), "only {appended} rows were appended");
         let permille = (new - appended) * 1000 / before.len();
         assert!((8..=12).contains(&permille), "{permille} per mille of the rows changed");
+    }
+
+    #[test]
+    fn a_zip_holds_the_tables_of_its_night() {
+        for (zipped, plain) in [(Kind::Zip, Kind::Csv), (Kind::ZipNight2, Kind::CsvNight2)] {
+            let (one, two) = (tempfile::tempdir().expect("one"), tempfile::tempdir().expect("two"));
+            generate(spec(zipped), one.path()).expect("generated");
+            generate(spec(plain), two.path()).expect("generated");
+            let file = fs::File::open(one.path().join("export.zip")).expect("is there");
+            assert!(file.metadata().expect("stat").len() < MIB, "it is deflated");
+            let mut archive = zip::ZipArchive::new(file).expect("a ZIP");
+            assert_eq!(archive.len(), 4);
+            for at in 0..archive.len() {
+                let mut entry = archive.by_index(at).expect("an entry");
+                let name = entry.name().expect("UTF-8").into_owned();
+                let mut text = String::new();
+                std::io::Read::read_to_string(&mut entry, &mut text).expect("inflates");
+                let table = fs::read_to_string(two.path().join(&name)).expect("a table");
+                assert!(text == table, "{name}");
+            }
+            assert_eq!(fs::read_dir(one.path()).expect("listed").count(), 1);
+        }
     }
 
     /// Header and pixel data of a slice.

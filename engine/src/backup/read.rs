@@ -208,8 +208,8 @@ impl Worker<'_> {
         let mut buffer = std::mem::take(&mut self.file);
         let mut size = 0;
         for attempt in 1..=ATTEMPTS {
-            // One byte more than expected, to see whether it grew.
-            let room = buffer.room(stat.size as usize + 1);
+            // Whether it grew is seen by its size afterwards; files of /proc say that they have none.
+            let room = buffer.room((stat.size as usize).max(1));
             let read = read_full_at(file, 0, room).and_then(|n| {
                 self.work.count(Counter::BytesRead, n as u64);
                 Ok((n, fstat(file)?))

@@ -26,9 +26,6 @@ use crate::sys::buffer::PageBuffer;
 use crate::sys::host::Owners;
 use crate::watch::{Counter, Problem, ProblemKind, Tally, Watch};
 
-/// zstd level 1: level 3 stores no less on EDC CSV at 0.6 of the speed (KERNELS.md, 5).
-const ZSTD_LEVEL: i32 = 1;
-
 /// One backup, as all its threads see it.
 pub struct Work<'w> {
     pub repo: &'w Repo,
@@ -231,7 +228,7 @@ impl<'w> Worker<'w> {
         Self {
             work,
             queues,
-            encoder: Encoder::new(ZSTD_LEVEL),
+            encoder: Encoder::new(),
             decoder: Decoder::new(),
             file: PageBuffer::default(),
             private: Vec::new(),
