@@ -16,6 +16,7 @@
 //! private chunk with its base, its encoded form and its proof; all share 80 MiB of decoded bases:
 //! see `docs/performance.md`.
 
+pub mod ahead;
 pub mod assemble;
 pub mod bases;
 pub mod chunk;

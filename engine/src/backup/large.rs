@@ -23,6 +23,7 @@ use crate::format::seal::Recipient;
 use crate::format::tree::{CHANGED_WHILE_READ, Entry};
 use crate::repo::journal::Record;
 use crate::repo::trees::Piece;
+use crate::sys::dir::Names;
 use crate::sys::file::data_ranges;
 use crate::sys::host::{group_id, user_id};
 use crate::sys::map::GuardedMap;
@@ -269,7 +270,10 @@ impl Worker<'_> {
 
     /// Standard input as the only file of the snapshot.
     pub fn stream(&mut self, name: &[u8], reader: &mut (dyn Read + Send)) -> Result<()> {
-        let dir = DirNode::new(b"/".to_vec(), None, vec![name.into()], None, None, None);
+        let mut names = Names::default();
+        let failed = |source| Error::Source { path: "standard input".into(), source };
+        names.push(name, Some(Kind::File)).map_err(failed)?;
+        let dir = DirNode::new(b"/".to_vec(), None, names, None, None, None);
         let stat = stream_stat(self.work.started);
         let entry = self.work.entry(name, &stat, Vec::new());
         let was = self.work.before.record(&dir, name, &dir.path_of(name))?;
@@ -280,7 +284,6 @@ impl Worker<'_> {
         loop {
             let mut bytes = rest;
             let wanted = (window_bytes - bytes.len()) as u64;
-            let failed = |source| Error::Source { path: "standard input".into(), source };
             let n = reader.take(wanted).read_to_end(&mut bytes).map_err(failed)? as u64;
             let last = n < wanted;
             let window = Arc::new(Window::Held(bytes));
@@ -294,7 +297,7 @@ impl Worker<'_> {
             rest = window.bytes()[covered..].to_vec();
         }
         self.large_part_done(large)?;
-        self.one_done(&dir)
+        self.listed(&dir)
     }
 }
 

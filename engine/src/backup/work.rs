@@ -6,6 +6,7 @@ use std::sync::{Mutex, OnceLock};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+use crate::backup::ahead::Ahead;
 use crate::backup::assemble::HardLinks;
 use crate::backup::chunk::Chunker;
 use crate::backup::encode::Bundle;
@@ -43,6 +44,7 @@ pub struct Work<'w> {
     pub bundle_bytes: usize,
     pub owners: Owners,
     pub links: HardLinks,
+    pub ahead: Ahead,
     /// When the backup began: files that changed right before are not trusted next time.
     pub started: TimeNs,
     watch: &'w dyn Watch,
@@ -113,6 +115,7 @@ impl<'w> Work<'w> {
             bundle_bytes: (768 << 10).min(repo.file().pack_size as usize / 16),
             owners: Owners::new(),
             links: HardLinks::default(),
+            ahead: Ahead::default(),
             started,
             watch,
             tally,
@@ -169,7 +172,14 @@ impl<'w> Work<'w> {
     fn fail(&self, error: Error) {
         self.failure.lock().expect("no panic holds this lock").get_or_insert(error);
         self.stopped.store(true, Ordering::Relaxed);
+        self.ahead.wake();
         self.finish();
+    }
+
+    /// The walk asks for each thing that it hands out: is there room, and may it go on?
+    pub fn room(&self) -> Result<()> {
+        self.ahead.wait(|| self.stopped.load(Ordering::Relaxed));
+        self.go_on()
     }
 
     pub fn failure(&self) -> Result<()> {
@@ -246,7 +256,7 @@ impl<'w> Worker<'w> {
         self.work.go_on()?;
         match task {
             Task::Entries { dir, from, to } => self.entries(&dir, from, to),
-            Task::Listed { dir } => self.one_done(&dir),
+            Task::Listed { dir } => self.listed(&dir),
         }
     }
 

@@ -49,6 +49,22 @@ pub enum ContentRef {
     },
 }
 
+impl ContentRef {
+    pub fn bytes(&self) -> u64 {
+        match self {
+            ContentRef::Piece(piece) => piece.bytes(),
+            ContentRef::List { len, .. } => *len,
+        }
+    }
+
+    pub fn chunk(&self) -> Option<ChunkRef> {
+        match self {
+            ContentRef::Piece(piece) => piece.chunk(),
+            ContentRef::List { .. } => None,
+        }
+    }
+}
+
 /// What a path of a snapshot names.
 #[derive(Debug, Clone)]
 pub enum Found {
