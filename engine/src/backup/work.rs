@@ -115,7 +115,7 @@ impl<'w> Work<'w> {
             bundle_bytes: (768 << 10).min(repo.file().pack_size as usize / 16),
             owners: Owners::new(),
             links: HardLinks::default(),
-            ahead: Ahead::default(),
+            ahead: Ahead::new(repo.file().pack_size),
             started,
             watch,
             tally,
