@@ -6,8 +6,9 @@
 #   scripts/heavy.sh [WORK FOLDER, default a new one in /tmp]     ENTRIES=1000000 SPARSE=100G CASES="directory tree" scripts/heavy.sh
 set -uo pipefail
 cd "$(dirname "$0")/.."
-cargo build --release --quiet --package strongroom-cli || exit 1
-strongroom=$PWD/target/release/strongroom
+# BINARY: one that is built already.
+[ -n "${BINARY:-}" ] || cargo build --release --quiet --package strongroom-cli || exit 1
+strongroom=${BINARY:-$PWD/target/release/strongroom}
 work=${1:-$(mktemp -d)}
 mkdir -p "$work"
 failed=0

@@ -24,21 +24,22 @@ use strongroom::watch::Tally;
 
 use support::{KEY, memory_dir, noise};
 
-/// What a thread may hold on the way in: a small file (4 MiB), a chunk's copy, its encoded forms, its
-/// opened frame and its proof (1.5 MiB each), seven bundles.
-const IN_PER_THREAD: usize = 24 << 20;
-/// The same for deltas: bases of a chunk and of a bundle.
-const DELTA_PER_THREAD: usize = 16 << 20;
-/// Frames held back at the beginning, what runs ahead, open packs, journal.
-const IN_SHARED: usize = 40 << 20;
-/// Decoded frames with bases.
-const BASES: usize = 80 << 20;
+/// Frames held back until a pack is worth it, what runs ahead, rows of open packs, the journal.
+const IN_SHARED: usize = 16 << 20;
+/// A chunk's private copy, encoded, sealed, opened and decoded again: 1.5 MiB each, and a scratch.
+const COPIES: usize = 9 << 20;
+/// A small file, and seven bundles; what a bundle becomes is smaller than a chunk.
+const SMALL: usize = 4 << 20;
+const BUNDLES: usize = 8 << 20;
 /// Windows of standard input.
 const STREAM: usize = 64 << 20;
-/// A range as it was read, and a frame; with deltas, their bases.
-const BACK_PER_THREAD: usize = 20 << 20;
-/// A batch of pieces, and decoded trees.
-const BACK_SHARED: usize = 96 << 20;
+/// Decoded frames with bases, for all; and those of one chunk and one bundle.
+const BASES: usize = 80 << 20;
+const DELTA: usize = 5 << 20;
+/// A batch of pieces, and decoded trees and bases.
+const BACK_SHARED: usize = 48 << 20;
+/// A range as it was read, a frame, its bases.
+const BACK: usize = 13 << 20;
 
 struct Counting;
 
@@ -124,7 +125,7 @@ fn is_quiet() -> bool {
 /// The most that is allocated at a time while `run` runs, beyond what was before. The gate is opened
 /// a little whenever nothing moves any more, and for good after some rounds.
 fn peak_of(gate: &Gate, run: impl FnOnce()) -> usize {
-    const ROUNDS: usize = 12;
+    const ROUNDS: usize = 6;
     let done = AtomicBool::new(false);
     gate.set(true, 0);
     let before = LIVE.load(Ordering::Relaxed);
@@ -275,31 +276,31 @@ fn rows(night: u64, bytes: usize) -> Vec<u8> {
 
 #[test]
 fn what_is_held_while_the_store_stands_still_is_bounded() {
-    for threads in [2, 8] {
+    for threads in [2, 16] {
         let bench = Bench::new(threads);
-        let way_in = IN_SHARED + threads * IN_PER_THREAD;
-        let way_back = BACK_SHARED + threads * BACK_PER_THREAD;
+        let way_in = |each: usize| IN_SHARED + threads * each;
+        let way_back = BACK_SHARED + threads * BACK;
         for n in 0..3 {
-            bench.write(&format!("large {n}"), &noise(n, 32 << 20));
+            bench.write(&format!("large {n}"), &noise(n, 24 << 20));
         }
-        bench.back_up("large files in", way_in);
+        bench.back_up("large files in", way_in(COPIES));
         bench.restore("large files back", way_back);
         bench.clear();
-        for n in 0..4_000 {
+        for n in 0..2_500 {
             bench.write(&format!("small {n}"), &noise(100 + n, 2_000 + n as usize));
         }
-        bench.back_up("small files in", way_in);
+        bench.back_up("small files in", way_in(SMALL + BUNDLES));
         bench.restore("small files back", way_back);
         bench.clear();
-        bench.back_up_stream("standard input", 200 << 20, way_in + STREAM);
+        bench.back_up_stream("standard input", 120 << 20, way_in(COPIES) + STREAM);
         for night in 1..3 {
-            bench.write("table", &rows(night, 24 << 20));
+            bench.write("table", &rows(night, 12 << 20));
             for n in 0..40 {
                 bench.write(&format!("small table {n}"), &rows(night ^ n << 8, 150_000));
             }
-            let budget = way_in + BASES + threads * DELTA_PER_THREAD;
+            let budget = way_in(COPIES + BUNDLES + DELTA) + BASES;
             bench.back_up(&format!("night {night} of tables in"), budget);
         }
-        bench.restore("tables with deltas back", way_back + BASES);
+        bench.restore("tables with deltas back", way_back);
     }
 }
