@@ -17,7 +17,7 @@ trap cleanup EXIT
 export STRONGROOM_KEY_FILE=$work/key STRONGROOM_CACHE_DIR=$work/cache
 verdict() { if [ "$2" = 0 ]; then echo "PASS  $1"; else echo "FAIL  $1"; failed=1; fi; }
 # MiB of anonymous memory that a command may have at most (docs/performance.md, "Memory").
-: "${BOUND:=256}"
+: "${BOUND:=512}"
 wanted() { [[ " ${CASES:-directory tree sparse stream full prune} " == *" $1 "* ]]; }
 # Runs strongroom and says how long it took and how much memory it had at most: RssAnon, sampled every 5 ms. Fails above the bound.
 timed() {
