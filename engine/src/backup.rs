@@ -4,18 +4,19 @@
 //! walk → unchanged? → read → chunk → identify → known? → encode → seal → pack → store → index run → snapshot
 //! ```
 //!
-//! The walk lists directories in a stable order and hands out batches of names. A worker takes a
-//! batch: stats, takes unchanged files over, reads the others, cuts and identifies their chunks,
+//! The walk lists directories and hands out batches of names, in the order of names. A worker takes
+//! a batch: stats, takes unchanged files over, reads the others, cuts and identifies their chunks,
 //! and encodes, proves and seals what is new. A large file is scanned by one worker and its chunks
-//! go to all. Whoever finishes the last entry of a directory assembles it. Packs are filled by the
-//! workers and made durable by a thread of their own. With one thread all of it runs inline, in
-//! fixed order.
+//! go to all. Whoever finishes an entry puts it into its directory's leaf, and stores that if it is
+//! full. Packs are filled by the workers and made durable by a thread of their own. With one thread
+//! all of it runs inline, in fixed order.
 //!
-//! Threads and queues are wired only in this file. Memory: every queue is bounded, mapped windows
-//! are page cache, and a worker holds at most six bundles (one of them with 8 MiB of bases), one
-//! private chunk with its base, its encoded form and its proof; all share 80 MiB of decoded bases:
-//! see `docs/performance.md`.
+//! Threads and queues are wired only in this file. Memory: what waits in queues are names, ranges of
+//! mapped windows (page cache) and of four windows of standard input; the rest is what a worker has
+//! to itself, and caches with a limit each. The budget, part by part, stands in
+//! `docs/performance.md`, and `tests/memory.rs` holds it.
 
+pub mod ahead;
 pub mod assemble;
 pub mod bases;
 pub mod chunk;

@@ -3,7 +3,7 @@
 //! full; where the last version is a delta itself, its own bases are taken, so that every delta is
 //! one step deep. Anything that is missing, damaged or not to be read means: no delta.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -11,7 +11,7 @@ use crate::backup::BackupOptions;
 use crate::backup::old::{Old, OldPiece, Stretch, Text};
 use crate::error::Result;
 use crate::format::codec::{Codec, Samples};
-use crate::format::id::{ChunkId, ObjectHash};
+use crate::format::id::{ChunkId, ObjectHash, PackId};
 use crate::format::pack::{BaseRow, FRAME_BASE_BYTES_MAX};
 use crate::format::seal::Recipient;
 use crate::repo::Repo;
@@ -23,6 +23,8 @@ use crate::repo::trees::Piece;
 
 /// Plain bytes of frames that hold bases, kept for the chunks that come next.
 const HELD_BYTES: usize = 48 << 20;
+/// Frames that are fetched for one chunk, in plain bytes: its old pieces may have bases all over.
+const FETCHED_BYTES_MAX: u64 = 12 << 20;
 /// What a base row takes in a pack's directory and in an index run, beside the delta itself.
 const ROW_BYTES: u64 = 80;
 /// A delta below this share of the full chunk is always worth it; one above `DELTA_MAX` never.
@@ -110,6 +112,8 @@ struct Lineage {
     rows: Vec<BaseRow>,
     /// Stored and plain bytes of the frames its bases are in.
     full: (u64, u64),
+    /// Those frames: each once, with its plain bytes.
+    frames: BTreeMap<(PackId, u64), u64>,
     /// Stored bytes, if it is a delta itself.
     before: u64,
 }
@@ -149,6 +153,7 @@ impl<'r> Bases<'r> {
     pub fn find(&self, old: &Old, at: u64, bytes: &[u8]) -> Option<Base> {
         let mut text = Text::default();
         let (mut full, mut before) = ((0, 0), (0, 0));
+        let mut frames = BTreeMap::new();
         let pieces = old.around(at, bytes.len());
         if pieces.is_empty() {
             return None;
@@ -156,7 +161,10 @@ impl<'r> Bases<'r> {
         for piece in pieces {
             let Some(lineage) = self.lineage(piece) else { continue };
             let plain: u64 = lineage.rows.iter().map(|row| u64::from(row.len)).sum();
-            if text.extent() as u64 + plain > 2 * FRAME_BASE_BYTES_MAX {
+            frames.extend(lineage.frames);
+            if text.extent() as u64 + plain > 2 * FRAME_BASE_BYTES_MAX
+                || frames.values().sum::<u64>() > FETCHED_BYTES_MAX
+            {
                 break;
             }
             // A delta's bases reach a little further than the piece itself, on both sides.
@@ -189,12 +197,15 @@ impl<'r> Bases<'r> {
         if frame.bases == 0 {
             let rows = vec![BaseRow { id: piece.id, start: 0, len: piece.len }];
             let full = (u64::from(frame.stored), u64::from(frame.plain));
-            return Some(Lineage { rows, full, before: 0 });
+            let frames = BTreeMap::from([frame_of(&copy)]);
+            return Some(Lineage { rows, full, frames, before: 0 });
         }
         let rows = self.bases_of(&copy)?;
-        let mut full = (0, 0);
+        let (mut full, mut frames) = ((0, 0), BTreeMap::new());
         for row in &rows {
-            let base = self.index.relied_copy(&row.id)?.place.frame;
+            let base = self.index.relied_copy(&row.id)?;
+            frames.extend([frame_of(&base)]);
+            let base = base.place.frame;
             if base.bases != 0 {
                 return None;
             }
@@ -202,7 +213,7 @@ impl<'r> Bases<'r> {
         }
         let share = u64::from(copy.place.chunk.len);
         let before = u64::from(frame.stored) * share / u64::from(frame.plain).max(1);
-        Some(Lineage { rows, full, before })
+        Some(Lineage { rows, full, frames, before })
     }
 
     /// The base rows of one chunk of a delta. In a frame of several chunks each has one, in order:
@@ -256,6 +267,12 @@ impl<'r> Bases<'r> {
             held.bytes -= len;
         }
     }
+}
+
+/// Where a copy's frame is, and its plain bytes.
+fn frame_of(copy: &Copy) -> ((PackId, u64), u64) {
+    let place = &copy.place;
+    ((place.pack.id, place.frame.offset), u64::from(place.frame.plain))
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use crate::backup::work::Worker;
 use crate::error::{Error, Named, Result};
 use crate::format::codec::{Codec, Samples};
 use crate::format::id::ChunkId;
-use crate::format::pack::{ChunkRow, FRAME_BASE_BYTES_MAX, FRAME_BASES_MAX};
+use crate::format::pack::{ChunkRow, FRAME_BASES_MAX};
 use crate::format::seal::{Recipient, TAG_LEN};
 use crate::repo::session::{Encoded, SealedFrame};
 
@@ -20,6 +20,9 @@ const DELTA_BYTES_MIN: usize = 512;
 
 /// Bundles of one recipient that a worker has open at once.
 const BUNDLES_MAX: usize = 6;
+
+/// Bases of one bundle of deltas, in bytes: more than a bundle's worth of chunks has but for oddities.
+const BUNDLE_BASE_BYTES_MAX: usize = 2 << 20;
 
 /// What chunks of one bundle have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +74,7 @@ impl Bundle {
 
     fn has_room(&self, base: &Base) -> bool {
         self.rows.len() < FRAME_BASES_MAX as usize
-            && (self.bases.prefix.len() + base.prefix.len()) as u64 <= FRAME_BASE_BYTES_MAX
+            && self.bases.prefix.len() + base.prefix.len() <= BUNDLE_BASE_BYTES_MAX
     }
 
     pub fn is_full(&self, full_bytes: usize) -> bool {

@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use crossbeam_channel::TrySendError;
+use crossbeam_channel::{Sender, TrySendError, bounded, select_biased};
 
 use crate::backup::cut::{Cut, Cutter};
 use crate::backup::identify::About;
@@ -23,6 +23,7 @@ use crate::format::seal::Recipient;
 use crate::format::tree::{CHANGED_WHILE_READ, Entry};
 use crate::repo::journal::Record;
 use crate::repo::trees::Piece;
+use crate::sys::dir::Names;
 use crate::sys::file::data_ranges;
 use crate::sys::host::{group_id, user_id};
 use crate::sys::map::GuardedMap;
@@ -34,6 +35,9 @@ const HOLE_BYTES: u64 = 64 << 10;
 /// Bytes mapped at a time; several of the largest chunks.
 const WINDOW_BYTES: usize = 64 << 20;
 const STREAM_WINDOW_BYTES: usize = HEAD_BYTES_MAX;
+/// Windows of standard input that are held at once: one is read while chunks of the others are under
+/// way.
+const STREAM_WINDOWS: usize = 4;
 
 /// A file whose chunks are spread over the workers.
 pub struct Large {
@@ -70,14 +74,27 @@ pub struct LargeChunk {
 
 enum Window {
     Mapped(GuardedMap),
-    Held(Vec<u8>),
+    Held(Held),
+}
+
+/// Bytes of standard input. The buffer goes back to be read into again.
+struct Held {
+    bytes: Vec<u8>,
+    spare: Sender<Vec<u8>>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // Nobody takes it any more if the stream has ended.
+        let _ = self.spare.try_send(std::mem::take(&mut self.bytes));
+    }
 }
 
 impl Window {
     fn bytes(&self) -> &[u8] {
         match self {
             Window::Mapped(map) => map,
-            Window::Held(bytes) => bytes,
+            Window::Held(held) => &held.bytes,
         }
     }
 }
@@ -269,21 +286,37 @@ impl Worker<'_> {
 
     /// Standard input as the only file of the snapshot.
     pub fn stream(&mut self, name: &[u8], reader: &mut (dyn Read + Send)) -> Result<()> {
-        let dir = DirNode::new(b"/".to_vec(), None, vec![name.into()], None, None, None);
+        let mut names = Names::default();
+        let failed = |source| Error::Source { path: "standard input".into(), source };
+        names.push(name, Some(Kind::File)).map_err(failed)?;
+        let dir = DirNode::new(b"/".to_vec(), None, names, None, None, None);
         let stat = stream_stat(self.work.started);
         let entry = self.work.entry(name, &stat, Vec::new());
         let was = self.work.before.record(&dir, name, &dir.path_of(name))?;
         let old = self.work.old(was.as_ref());
         let large = Arc::new(Large::new(dir.clone(), 0, None, stat, entry, was, old));
         let window_bytes = STREAM_WINDOW_BYTES.max(4 * self.work.chunker.max_bytes());
-        let (mut rest, mut cutter) = (Vec::new(), None);
+        let (spare_in, spare) = bounded(STREAM_WINDOWS);
+        for _ in 0..STREAM_WINDOWS {
+            spare_in.send(Vec::with_capacity(window_bytes)).expect("there is room");
+        }
+        let quit = self.work.quit();
+        let mut before: Option<(Arc<Window>, usize)> = None;
+        let mut cutter = None;
         loop {
-            let mut bytes = rest;
+            let mut bytes = select_biased! {
+                recv(spare) -> bytes => bytes.expect("both ends are held"),
+                // A worker has failed; its error is the one that counts.
+                recv(quit) -> _ => return Err(Error::Interrupted),
+            };
+            bytes.clear();
+            if let Some((window, covered)) = before.take() {
+                bytes.extend_from_slice(&window.bytes()[covered..]);
+            }
             let wanted = (window_bytes - bytes.len()) as u64;
-            let failed = |source| Error::Source { path: "standard input".into(), source };
             let n = reader.take(wanted).read_to_end(&mut bytes).map_err(failed)? as u64;
             let last = n < wanted;
-            let window = Arc::new(Window::Held(bytes));
+            let window = Arc::new(Window::Held(Held { bytes, spare: spare_in.clone() }));
             let cutter =
                 cutter.get_or_insert_with(|| Cutter::new(self.work.chunker, window.bytes()));
             let covered = self.cut_window(&large, &window, cutter, last)? as usize;
@@ -291,10 +324,10 @@ impl Worker<'_> {
             if last {
                 break;
             }
-            rest = window.bytes()[covered..].to_vec();
+            before = Some((window, covered));
         }
         self.large_part_done(large)?;
-        self.one_done(&dir)
+        self.listed(&dir)
     }
 }
 

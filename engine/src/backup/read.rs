@@ -122,8 +122,7 @@ impl Worker<'_> {
     }
 
     fn done(&mut self, dir: &Arc<DirNode>, place: usize, done: Option<Done>) -> Result<()> {
-        dir.set(place, done);
-        self.one_done(dir)
+        self.entry_done(dir, place, done)
     }
 
     fn file(&mut self, dir: &Arc<DirNode>, place: usize, path: Vec<u8>, stat: Stat) -> Result<()> {

@@ -2,7 +2,7 @@
 //! the key can read it, of the parent snapshot: without the inode) is taken over without being
 //! read. Each of its chunks is looked up all the same.
 
-use std::collections::HashMap;
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 use crate::backup::BackupOptions;
@@ -22,14 +22,17 @@ use crate::repo::fetch::Fetcher;
 use crate::repo::journal::{Past, Record, Signature};
 use crate::repo::lookup::Index;
 use crate::repo::snapshots::SnapshotInfo;
-use crate::repo::trees::{Node, Piece, Trees};
+use crate::repo::trees::{Node, Part, Piece, Trees};
 use crate::sys::stat::Stat;
 
 /// Files that changed within this time before the backup began are read again next time.
 const UNSURE_NS: TimeNs = 2_000_000_000;
 
-/// The entries of a directory by name.
-type Entries = Arc<HashMap<Vec<u8>, Node>>;
+/// Parts of the parent's directories that are kept: this many, with this many bytes in all.
+const PARTS_MAX: usize = 64;
+const PARTS_BYTES_MAX: usize = 24 << 20;
+/// What an entry of a part takes in memory beside its bytes in the TREE node.
+const ENTRY_BYTES: usize = 512;
 
 /// What is known of earlier backups of these paths.
 pub struct Before<'r> {
@@ -38,9 +41,37 @@ pub struct Before<'r> {
     parent: Option<SnapshotInfo>,
     /// Only without a journal: directories of the parent snapshot are read instead.
     fetcher: Option<Fetcher<'r>>,
-    loaded: Mutex<HashMap<Directory, Entries>>,
+    loaded: Mutex<Loaded>,
     /// What changed files can be told by.
     pub bases: Bases<'r>,
+}
+
+/// The newest last.
+#[derive(Default)]
+struct Loaded {
+    parts: VecDeque<(Directory, Arc<Part>)>,
+    bytes: usize,
+}
+
+impl Loaded {
+    fn get(&self, dir: &Directory, name: &[u8]) -> Option<Arc<Part>> {
+        let holds = |part: &Part| {
+            &part.from[..] <= name && part.until.as_ref().is_none_or(|until| &until[..] > name)
+        };
+        let mut parts = self.parts.iter().rev();
+        parts.find(|(of, part)| of == dir && holds(part)).map(|(_, part)| part.clone())
+    }
+
+    fn put(&mut self, dir: Directory, part: Arc<Part>) {
+        let memory = |part: &Part| part.tree_bytes + part.nodes.len() * ENTRY_BYTES;
+        self.bytes += memory(&part);
+        self.parts.push_back((dir, part));
+        while self.parts.len() > 1 && (self.parts.len() > PARTS_MAX || self.bytes > PARTS_BYTES_MAX)
+        {
+            let (_, oldest) = self.parts.pop_front().expect("more than one");
+            self.bytes -= memory(&oldest);
+        }
+    }
 }
 
 /// What an entry was before.
@@ -83,30 +114,21 @@ impl<'r> Before<'r> {
     }
 
     pub fn child(&self, up: &DirNode, name: &[u8]) -> Result<Option<Directory>> {
-        Ok(self.load(up)?.and_then(|entries| entries.get(name)?.child))
+        let Some(part) = self.load(up, name) else { return Ok(None) };
+        Ok(entry_of(&part, name).and_then(|node| node.child))
     }
 
-    /// A directory of the parent. One that cannot be read compares as empty: its files are read.
-    fn load(&self, dir: &DirNode) -> Result<Option<Entries>> {
-        let (Some(fetcher), Some(ids)) = (&self.fetcher, dir.before) else { return Ok(None) };
-        if let Some(loaded) = self.loaded.lock().expect("no panic holds this lock").get(&ids) {
-            return Ok(Some(loaded.clone()));
+    /// The part of a directory of the parent that may have this name. One that cannot be read
+    /// compares as empty: its files are read.
+    fn load(&self, dir: &DirNode, name: &[u8]) -> Option<Arc<Part>> {
+        let (fetcher, ids) = (self.fetcher.as_ref()?, dir.before?);
+        let loaded = self.loaded.lock().expect("no panic holds this lock").get(&ids, name);
+        if loaded.is_some() {
+            return loaded;
         }
-        let mut entries = HashMap::new();
-        let read = Trees::new(self.repo, fetcher).each(&ids, &mut |node| {
-            entries.insert(node.entry.name.clone(), node);
-            Ok(())
-        });
-        if read.is_err() {
-            entries.clear();
-        }
-        let entries = Arc::new(entries);
-        let mut loaded = self.loaded.lock().expect("no panic holds this lock");
-        if loaded.len() > 64 {
-            loaded.clear();
-        }
-        loaded.insert(ids, entries.clone());
-        Ok(Some(entries))
+        let part = Arc::new(Trees::new(self.repo, fetcher).part(&ids, name).unwrap_or_default());
+        self.loaded.lock().expect("no panic holds this lock").put(ids, part.clone());
+        Some(part)
     }
 
     /// What was known of an entry, however it is now.
@@ -118,10 +140,9 @@ impl<'r> Before<'r> {
         if let Some(past) = &self.past {
             return Ok(past.find(path).map(|record| (record, true)));
         }
-        let Some(entries) = self.load(dir)? else { return Ok(None) };
-        let Some(node) = entries.get(name).filter(|node| node.entry.kind == EntryKind::File) else {
-            return Ok(None);
-        };
+        let Some(part) = self.load(dir, name) else { return Ok(None) };
+        let node = entry_of(&part, name).filter(|node| node.entry.kind == EntryKind::File);
+        let Some(node) = node else { return Ok(None) };
         let fetcher = self.fetcher.as_ref().expect("directories were loaded through it");
         let mut pieces: Vec<Piece> = Vec::new();
         let read = Trees::new(self.repo, fetcher).pieces(node, &mut |piece| {
@@ -133,6 +154,11 @@ impl<'r> Before<'r> {
         let signature = Signature { dev: 0, ino: 0, unsure };
         Ok(Some((Record { signature, entry: node.entry.clone(), pieces }, false)))
     }
+}
+
+fn entry_of<'p>(part: &'p Part, name: &[u8]) -> Option<&'p Node> {
+    let found = part.nodes.binary_search_by(|node| node.entry.name[..].cmp(name));
+    found.ok().map(|place| &part.nodes[place])
 }
 
 /// The newest snapshot of this author and host with the same paths.

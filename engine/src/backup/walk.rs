@@ -1,19 +1,23 @@
-//! The walk: directories in a stable order, depth first, files before subdirectories, names
-//! bytewise. It lists and hands out; to stat, read or compare is the workers' affair.
+//! The walk: depth first, entries in the bytewise order of their names, so that what is done can go
+//! into its directory's leaves at once. It lists and hands out; to stat, read or compare is the
+//! workers' affair.
 
 use std::collections::BTreeMap;
+use std::io;
+use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
+use crate::backup::assemble::Assembly;
 use crate::backup::work::Work;
 use crate::backup::{Source, Task};
 use crate::error::{Error, Result};
 use crate::format::snapshot::Directory;
 use crate::format::tree::Entry;
 use crate::repo::journal::Record;
-use crate::sys::dir::Dir;
+use crate::sys::dir::{Dir, Names};
 use crate::sys::stat::{Kind, Stat, fstat};
 use crate::watch::{Counter, Problem, ProblemKind, Watch};
 
@@ -45,7 +49,7 @@ pub struct DirNode {
     pub path: Vec<u8>,
     /// `None`: it could not be opened, or is made up (standard input).
     pub dir: Option<Dir>,
-    pub names: Vec<Box<[u8]>>,
+    pub names: Names,
     /// The parent snapshot's version of this directory.
     pub before: Option<Directory>,
     pub up: Option<(Arc<DirNode>, usize)>,
@@ -53,14 +57,22 @@ pub struct DirNode {
     pub unread: bool,
     /// Its own entry; `None` for `/`.
     pub entry: Mutex<Option<Entry>>,
-    done: Mutex<Vec<Option<Done>>>,
+    assembly: Mutex<Assembly>,
     pending: AtomicUsize,
 }
 
-/// A finished entry, as its directory and the journal need it.
+/// A finished entry.
 pub enum Done {
     Leaf(Record),
     Dir(Entry, Option<Directory>),
+}
+
+impl Skeleton {
+    fn names(&self) -> io::Result<Names> {
+        let mut names = Names::default();
+        self.below.keys().try_for_each(|name| names.push(name, None))?;
+        Ok(names)
+    }
 }
 
 impl Roots {
@@ -115,7 +127,7 @@ impl Roots {
 }
 
 /// The parent resolved, the last component as it is: a symlink that is named is backed up as a symlink.
-fn absolute(path: &Path) -> std::io::Result<PathBuf> {
+fn absolute(path: &Path) -> io::Result<PathBuf> {
     match (path.parent(), path.file_name()) {
         (Some(parent), Some(name)) => {
             let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
@@ -129,16 +141,16 @@ impl DirNode {
     pub fn new(
         path: Vec<u8>,
         dir: Option<Dir>,
-        names: Vec<Box<[u8]>>,
+        names: Names,
         before: Option<Directory>,
         up: Option<(Arc<DirNode>, usize)>,
         entry: Option<Entry>,
     ) -> Arc<Self> {
-        let done = Mutex::new(names.iter().map(|_| None).collect());
+        let assembly = Mutex::default();
         // One for each name, one for the walk.
         let pending = AtomicUsize::new(names.len() + 1);
         let (entry, unread) = (Mutex::new(entry), false);
-        Arc::new(Self { path, dir, names, before, up, unread, entry, done, pending })
+        Arc::new(Self { path, dir, names, before, up, unread, entry, assembly, pending })
     }
 
     pub fn path_of(&self, name: &[u8]) -> Vec<u8> {
@@ -146,26 +158,32 @@ impl DirNode {
         [&self.path, slash, name].concat()
     }
 
-    /// `None`: the entry is not in the snapshot.
-    pub fn set(&self, place: usize, done: Option<Done>) {
-        self.done.lock().expect("no panic holds this lock")[place] = done;
+    pub fn assembly(&self) -> MutexGuard<'_, Assembly> {
+        self.assembly.lock().expect("no panic holds this lock")
     }
 
     /// `true`: that was the last thing this directory waited for.
     pub fn count_down(&self) -> bool {
         self.pending.fetch_sub(1, Ordering::AcqRel) == 1
     }
-
-    pub fn take_done(&self) -> Vec<Option<Done>> {
-        std::mem::take(&mut *self.done.lock().expect("no panic holds this lock"))
-    }
 }
 
 struct Level<'s> {
     node: Arc<DirNode>,
-    /// Places of subdirectories still to be entered, last first.
-    dirs: Vec<usize>,
+    /// Place of the first name that has not been handed out.
+    next: usize,
     skeleton: Option<&'s Skeleton>,
+}
+
+impl Level<'_> {
+    /// A run of names that are not directories: a batch at most, and empty before a directory and at
+    /// the end.
+    fn run(&mut self) -> Range<usize> {
+        let (from, names) = (self.next, &self.node.names);
+        let to = names.len().min(from + BATCH);
+        self.next = (from..to).find(|&at| names.kind(at) == Some(Kind::Dir)).unwrap_or(to);
+        from..self.next
+    }
 }
 
 pub fn walk(work: &Work, roots: &Roots, submit: &mut dyn FnMut(Task) -> Result<()>) -> Result<()> {
@@ -173,29 +191,35 @@ pub fn walk(work: &Work, roots: &Roots, submit: &mut dyn FnMut(Task) -> Result<(
     let dir = Dir::open(Path::new("/"))
         .map_err(|source| Error::Source { path: PathBuf::from("/"), source })?;
     let before = work.before.root();
-    let top = list(work, b"/".to_vec(), Some(dir), before, None, None, skeleton, submit)?;
+    let top = list(work, b"/".to_vec(), Some(dir), before, None, None, skeleton);
     let mut stack = vec![top];
     let mut device = None;
     while let Some(level) = stack.last_mut() {
-        work.go_on()?;
-        let Some(place) = level.dirs.pop() else {
+        work.room()?;
+        let run = level.run();
+        if !run.is_empty() {
+            submit(Task::Entries { dir: level.node.clone(), from: run.start, to: run.end })?;
+            continue;
+        }
+        if level.next == level.node.names.len() {
             let level = stack.pop().expect("just seen");
             submit(Task::Listed { dir: level.node })?;
             continue;
-        };
-        let node = level.node.clone();
-        let below = level.skeleton.and_then(|skeleton| skeleton.below.get(&node.names[place][..]));
+        }
+        let (node, place) = (level.node.clone(), level.next);
+        level.next += 1;
+        let below = level.skeleton.and_then(|skeleton| skeleton.below.get(&node.names[place]));
         // Inside of a source path there is no skeleton any more.
         let below = below.filter(|skeleton| !skeleton.whole);
         if level.skeleton.is_some_and(|skeleton| !skeleton.whole) && below.is_none() {
             device = None;
         }
-        stack.push(enter(work, node, place, below, &mut device, submit)?);
+        stack.push(enter(work, node, place, below, &mut device)?);
     }
     Ok(())
 }
 
-/// Opens a subdirectory and hands out its names. One that cannot be opened or listed is in the
+/// Opens and lists a subdirectory. One that cannot be opened or listed is in the
 /// snapshot without content.
 fn enter<'s>(
     work: &Work,
@@ -203,28 +227,27 @@ fn enter<'s>(
     place: usize,
     skeleton: Option<&'s Skeleton>,
     device: &mut Option<u64>,
-    submit: &mut dyn FnMut(Task) -> Result<()>,
 ) -> Result<Level<'s>> {
-    let name = up.names[place].clone();
-    let path = up.path_of(&name);
+    let name = &up.names[place];
+    let path = up.path_of(name);
     let parent = up.dir.as_ref().expect("its names were listed");
     work.current(&path);
-    let opened = parent.open_dir(&name).and_then(|dir| fstat(&dir).map(|stat| (dir, stat)));
+    let opened = parent.open_dir(name).and_then(|dir| fstat(&dir).map(|stat| (dir, stat)));
     let (dir, stat) = match opened {
         Ok((dir, stat)) => (Some(dir), Some(stat)),
         Err(error) => {
             work.problem(ProblemKind::Unread, &path, error);
-            (None, parent.stat(&name).ok().filter(|stat| stat.kind == Kind::Dir))
+            (None, parent.stat(name).ok().filter(|stat| stat.kind == Kind::Dir))
         }
     };
     let entry = match (&stat, &dir) {
-        (Some(stat), Some(dir)) => Some(work.entry(&name, stat, work.xattrs(dir, &path))),
-        (Some(stat), None) => Some(work.entry(&name, stat, Vec::new())),
+        (Some(stat), Some(dir)) => Some(work.entry(name, stat, work.xattrs(dir, &path))),
+        (Some(stat), None) => Some(work.entry(name, stat, Vec::new())),
         (None, _) => None,
     };
     let dir = dir.filter(|_| stays(work, &stat, skeleton, device));
-    let before = work.before.child(&up, &name)?;
-    list(work, path, dir, before, Some((up, place)), entry, skeleton, submit)
+    let before = work.before.child(&up, name)?;
+    Ok(list(work, path, dir, before, Some((up, place)), entry, skeleton))
 }
 
 /// `false`: a mount point that `--one-file-system` does not cross; it is recorded, empty.
@@ -241,7 +264,6 @@ fn stays(
     *device.get_or_insert(stat.dev) == stat.dev
 }
 
-#[expect(clippy::too_many_arguments, reason = "all that a directory is made of")]
 fn list<'s>(
     work: &Work,
     path: Vec<u8>,
@@ -250,62 +272,31 @@ fn list<'s>(
     up: Option<(Arc<DirNode>, usize)>,
     entry: Option<Entry>,
     skeleton: Option<&'s Skeleton>,
-    submit: &mut dyn FnMut(Task) -> Result<()>,
-) -> Result<Level<'s>> {
-    let mut listed = match (&dir, skeleton.filter(|skeleton| !skeleton.whole)) {
-        (None, _) => Vec::new(),
-        (Some(_), Some(skeleton)) => {
-            skeleton.below.keys().map(|name| (name.clone().into(), None)).collect()
+) -> Level<'s> {
+    let listed = match (&dir, skeleton.filter(|skeleton| !skeleton.whole)) {
+        (None, _) => Ok(Names::default()),
+        (Some(_), Some(skeleton)) => skeleton.names(),
+        (Some(dir), None) => dir.names(),
+    };
+    let mut names = listed.unwrap_or_else(|error| {
+        work.problem(ProblemKind::Unread, &path, error);
+        Names::default()
+    });
+    let tag_only = work.options.exclude_caches && dir.as_ref().is_some_and(is_cache);
+    let exclude = work.options.exclude.as_ref();
+    let slash: &[u8] = if path.ends_with(b"/") { b"" } else { b"/" };
+    names.retain(|name, kind| {
+        if tag_only && name != CACHE_TAG {
+            return false;
         }
-        (Some(dir), None) => match dir.names() {
-            Ok(names) => names.into_iter().map(|entry| (entry.name, entry.kind)).collect(),
-            Err(error) => {
-                work.problem(ProblemKind::Unread, &path, error);
-                Vec::new()
-            }
-        },
-    };
-    if work.options.exclude_caches && dir.as_ref().is_some_and(is_cache) {
-        listed.retain(|(name, _)| &name[..] == CACHE_TAG);
-    }
-    let kind = |name: &[u8], kind: Option<Kind>| {
-        kind.or_else(|| dir.as_ref()?.stat(name).ok().map(|stat| stat.kind))
-    };
-    for (name, known) in &mut listed {
-        *known = kind(name, *known);
-    }
-    if let Some(exclude) = &work.options.exclude {
-        let slash: &[u8] = if path.ends_with(b"/") { b"" } else { b"/" };
-        listed.retain(|(name, kind)| {
-            !exclude(&[&path, slash, name].concat(), *kind == Some(Kind::Dir))
-        });
-    }
-    let is_dir: Vec<bool> = listed.iter().map(|(_, kind)| *kind == Some(Kind::Dir)).collect();
-    let names = listed.into_iter().map(|(name, _)| name).collect();
+        let told = || dir.as_ref()?.stat(name).ok().map(|stat| stat.kind);
+        *kind = kind.or_else(told);
+        let is_dir = *kind == Some(Kind::Dir);
+        !exclude.is_some_and(|exclude| exclude(&[&path, slash, name].concat(), is_dir))
+    });
+    work.count_found(names.len());
     let node = DirNode::new(path, dir, names, before, up, entry);
-    hand_out(&node, &is_dir, submit)?;
-    let dirs = (0..is_dir.len()).rev().filter(|&place| is_dir[place]).collect();
-    work.count_found(is_dir.len());
-    Ok(Level { node, dirs, skeleton })
-}
-
-/// Runs of names that are not directories, in batches.
-fn hand_out(
-    node: &Arc<DirNode>,
-    is_dir: &[bool],
-    submit: &mut dyn FnMut(Task) -> Result<()>,
-) -> Result<()> {
-    let mut from = 0;
-    while from < is_dir.len() {
-        if is_dir[from] {
-            from += 1;
-            continue;
-        }
-        let run = is_dir[from..].iter().take(BATCH).take_while(|dir| !**dir).count();
-        submit(Task::Entries { dir: node.clone(), from, to: from + run })?;
-        from += run;
-    }
-    Ok(())
+    Level { node, next: 0, skeleton }
 }
 
 fn is_cache(dir: &Dir) -> bool {

@@ -6,6 +6,7 @@ use std::sync::{Mutex, OnceLock};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+use crate::backup::ahead::Ahead;
 use crate::backup::assemble::HardLinks;
 use crate::backup::chunk::Chunker;
 use crate::backup::encode::Bundle;
@@ -41,6 +42,7 @@ pub struct Work<'w> {
     pub bundle_bytes: usize,
     pub owners: Owners,
     pub links: HardLinks,
+    pub ahead: Ahead,
     /// When the backup began: files that changed right before are not trusted next time.
     pub started: TimeNs,
     watch: &'w dyn Watch,
@@ -111,6 +113,7 @@ impl<'w> Work<'w> {
             bundle_bytes: (768 << 10).min(repo.file().pack_size as usize / 16),
             owners: Owners::new(),
             links: HardLinks::default(),
+            ahead: Ahead::new(repo.file().pack_size),
             started,
             watch,
             tally,
@@ -167,7 +170,14 @@ impl<'w> Work<'w> {
     fn fail(&self, error: Error) {
         self.failure.lock().expect("no panic holds this lock").get_or_insert(error);
         self.stopped.store(true, Ordering::Relaxed);
+        self.ahead.wake();
         self.finish();
+    }
+
+    /// The walk asks for each thing that it hands out: is there room, and may it go on?
+    pub fn room(&self) -> Result<()> {
+        self.ahead.wait(|| self.stopped.load(Ordering::Relaxed));
+        self.go_on()
     }
 
     pub fn failure(&self) -> Result<()> {
@@ -244,7 +254,7 @@ impl<'w> Worker<'w> {
         self.work.go_on()?;
         match task {
             Task::Entries { dir, from, to } => self.entries(&dir, from, to),
-            Task::Listed { dir } => self.one_done(&dir),
+            Task::Listed { dir } => self.listed(&dir),
         }
     }
 

@@ -7,12 +7,11 @@
 //! Its writer holds a lock on it (`flock`) for as long as it lives, so a journal that can be locked
 //! is that of a dead session; one that cannot is left alone.
 
-use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use aws_lc_rs::aead;
 use rustix::fs::{FlockOperation, flock};
@@ -72,10 +71,20 @@ struct Reader {
     file: File,
     key: SealKey,
     blocks: Vec<(u64, u32)>,
-    /// First 8 bytes of H(path) → block, offset in its plain bytes.
-    places: HashMap<u64, (u32, u32)>,
+    /// In order, so the newest of a path is the last of its key: 12 bytes a file, and no more.
+    places: Vec<Place>,
     packs: Vec<StoredPack>,
-    recent: Mutex<Option<(u32, std::sync::Arc<Vec<u8>>)>>,
+    recent: Mutex<Option<(u32, Arc<Vec<u8>>)>>,
+}
+
+/// Where a record lies.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    /// First 4 bytes of H(path): paths may share it.
+    key: u32,
+    block: u32,
+    /// In the block's plain bytes.
+    offset: u32,
 }
 
 /// The journal being written.
@@ -252,11 +261,12 @@ impl Reader {
             file,
             key: key(&salt),
             blocks: Vec::new(),
-            places: HashMap::new(),
+            places: Vec::new(),
             packs: Vec::new(),
             recent: Mutex::default(),
         };
         reader.scan(48);
+        reader.places.sort_unstable();
         Ok(Some(reader))
     }
 
@@ -275,10 +285,10 @@ impl Reader {
             };
             let mut rest = &plain[..];
             while let Some((path, record, after)) = split(rest) {
-                let place = (number as u32, (plain.len() - rest.len()) as u32);
+                let (block, offset) = (number as u32, (plain.len() - rest.len()) as u32);
                 match path {
                     [] => self.packs.extend(decode_pack(record)),
-                    path => drop(self.places.insert(path_key(path), place)),
+                    path => self.places.push(Place { key: path_key(path), block, offset }),
                 }
                 rest = after;
             }
@@ -301,19 +311,27 @@ impl Reader {
     }
 
     fn find(&self, path: &[u8]) -> Option<Record> {
-        let &(number, offset) = self.places.get(&path_key(path))?;
-        let recent = self.recent.lock().expect("no panic holds this lock").clone();
-        let block = match recent {
-            Some((of, block)) if of == number => block,
-            _ => {
-                let block = std::sync::Arc::new(self.open_block(number as usize)?);
-                *self.recent.lock().expect("no panic holds this lock") =
-                    Some((number, block.clone()));
-                block
+        let key = path_key(path);
+        let end = self.places.partition_point(|place| place.key <= key);
+        let places = self.places[..end].iter().rev().take_while(|place| place.key == key);
+        for place in places {
+            let block = self.block(place.block)?;
+            let (found, record, _) = split(&block[place.offset as usize..])?;
+            if found == path {
+                return decode(record);
             }
-        };
-        let (found, record, _) = split(&block[offset as usize..])?;
-        if found == path { decode(record) } else { None }
+        }
+        None
+    }
+
+    fn block(&self, number: u32) -> Option<Arc<Vec<u8>>> {
+        let recent = self.recent.lock().expect("no panic holds this lock").clone();
+        if let Some((_, block)) = recent.filter(|(of, _)| *of == number) {
+            return Some(block);
+        }
+        let block = Arc::new(self.open_block(number as usize)?);
+        *self.recent.lock().expect("no panic holds this lock") = Some((number, block.clone()));
+        Some(block)
     }
 }
 
@@ -357,8 +375,8 @@ impl SealKey {
     }
 }
 
-fn path_key(path: &[u8]) -> u64 {
-    u64::from_le_bytes(hash(path)[..8].try_into().expect("eight bytes"))
+fn path_key(path: &[u8]) -> u32 {
+    u32::from_le_bytes(hash(path)[..4].try_into().expect("four bytes"))
 }
 
 /// Record: `length of the rest u32 ‖ path length u32 ‖ path ‖ dev u64 ‖ ino u64 ‖ unsure u8 ‖ size

@@ -21,8 +21,10 @@ pub use crate::repo::pack_file::OpenPack;
 
 /// A session whose frames stay below this writes one mixed pack.
 const MIXED_BELOW_BYTES: u64 = 4 << 20;
-/// An index run is written after so many packs, or so long after the last one.
+/// An index run is written after so many packs, or so many chunks in them (each takes some 300 bytes
+/// in directories, claims and the run while that is made), or so long after the last one.
 pub(super) const PACKS_PER_RUN: usize = 16;
+const CHUNKS_PER_RUN: usize = 256 << 10;
 const RUN_INTERVAL_NS: TimeNs = 300 * 1_000_000_000;
 
 pub struct Packer<'r> {
@@ -131,7 +133,11 @@ impl<'r> Packer<'r> {
         self.close(pack, true)?;
         let now = self.repo.env().now();
         let mut finished = self.finished.lock().expect("no panic holds this lock");
-        if finished.packs.len() < PACKS_PER_RUN && now - finished.last_run < RUN_INTERVAL_NS {
+        let chunks: usize = finished.packs.iter().map(|pack| pack.directory.chunks.len()).sum();
+        if finished.packs.len() < PACKS_PER_RUN
+            && chunks < CHUNKS_PER_RUN
+            && now - finished.last_run < RUN_INTERVAL_NS
+        {
             return Ok(());
         }
         let packs = std::mem::take(&mut finished.packs);

@@ -49,12 +49,39 @@ pub enum ContentRef {
     },
 }
 
+impl ContentRef {
+    pub fn bytes(&self) -> u64 {
+        match self {
+            ContentRef::Piece(piece) => piece.bytes(),
+            ContentRef::List { len, .. } => *len,
+        }
+    }
+
+    pub fn chunk(&self) -> Option<ChunkRef> {
+        match self {
+            ContentRef::Piece(piece) => piece.chunk(),
+            ContentRef::List { .. } => None,
+        }
+    }
+}
+
 /// What a path of a snapshot names.
 #[derive(Debug, Clone)]
 pub enum Found {
     /// `/`, which has no entry of its own.
     Top(Directory),
     Entry(Box<Node>),
+}
+
+/// A part of a directory: all its entries whose names are not below `from`, and below `until`.
+#[derive(Debug, Clone, Default)]
+pub struct Part {
+    pub from: Vec<u8>,
+    pub until: Option<Vec<u8>>,
+    /// In name order.
+    pub nodes: Vec<Node>,
+    /// Of the TREE node.
+    pub tree_bytes: usize,
 }
 
 pub struct Trees<'f> {
@@ -85,11 +112,8 @@ impl<'f> Trees<'f> {
         depth: usize,
         each: &mut dyn FnMut(Node) -> Result<()>,
     ) -> Result<()> {
-        let name = format!("directory {}", dir.tree);
-        let refs = self.refs(&dir.refs)?;
-        let plain = self.fetcher.chunk(&dir.tree, self.repo.id_key()?)?;
-        let tree = TreeNode::from_bytes(&plain).named(&name)?;
-        tree.check_against(&refs).named(&name)?;
+        let name = directory_name(dir);
+        let (tree, refs, _) = self.pair(dir)?;
         match (tree, refs) {
             (TreeNode::Leaf { entries }, refs) => {
                 entries.into_iter().try_for_each(|entry| each(joined(entry, &refs).named(&name)?))
@@ -100,20 +124,59 @@ impl<'f> Trees<'f> {
                     self.each_at(&child, depth + 1, each)
                 })
             }
-            _ => Err(Error::Damaged { what: name, cause: "it is nested too deeply".to_owned() }),
+            _ => Err(too_deep(name)),
         }
+    }
+
+    /// Both nodes, and the length of the TREE node.
+    fn pair(&self, dir: &Directory) -> Result<(TreeNode, RefsNode, usize)> {
+        let name = directory_name(dir);
+        let refs = self.refs(&dir.refs)?;
+        let plain = self.fetcher.chunk(&dir.tree, self.repo.id_key()?)?;
+        let tree = TreeNode::from_bytes(&plain).named(&name)?;
+        tree.check_against(&refs).named(&name)?;
+        Ok((tree, refs, plain.len()))
+    }
+
+    /// The part of a directory that has the entry of a name, if there is one.
+    pub fn part(&self, dir: &Directory, name: &[u8]) -> Result<Part> {
+        let (mut at, mut part) = (*dir, Part::default());
+        for _ in 0..=INNER_DEPTH_MAX {
+            let (tree, refs, tree_bytes) = self.pair(&at)?;
+            match (tree, refs) {
+                (TreeNode::Leaf { entries }, refs) => {
+                    let joined = entries.into_iter().map(|entry| joined(entry, &refs));
+                    let nodes: std::result::Result<_, _> = joined.collect();
+                    return Ok(Part {
+                        nodes: nodes.named(&directory_name(dir))?,
+                        tree_bytes,
+                        ..part
+                    });
+                }
+                (TreeNode::Inner { children: names }, RefsNode::Inner { children }) => {
+                    let after = names.partition_point(|child| &child.first_name[..] <= name);
+                    if let Some(first) = after.checked_sub(1) {
+                        part.from.clone_from(&names[first].first_name);
+                    }
+                    let place = after.saturating_sub(1);
+                    if let Some(next) = names.get(place + 1) {
+                        part.until = Some(next.first_name.clone());
+                    }
+                    // An empty inner node has nothing in it.
+                    let Some(child) = children.get(place) else { return Ok(part) };
+                    at = Directory { refs: child.refs, tree: child.tree };
+                }
+                _ => unreachable!("checked: both have one shape"),
+            }
+        }
+        Err(too_deep(directory_name(dir)))
     }
 
     /// One entry by name.
     pub fn find(&self, dir: &Directory, name: &[u8]) -> Result<Option<Node>> {
-        let mut found = None;
-        self.each(dir, &mut |node| {
-            if node.entry.name == name {
-                found = Some(node);
-            }
-            Ok(())
-        })?;
-        Ok(found)
+        let mut part = self.part(dir, name)?;
+        let found = part.nodes.binary_search_by(|node| node.entry.name[..].cmp(name));
+        Ok(found.ok().map(|place| part.nodes.swap_remove(place)))
     }
 
     /// What an absolute path names in a snapshot whose root is `top`, with the path in its plain
@@ -218,9 +281,17 @@ fn joined(mut entry: Entry, refs: &RefsNode) -> Result<Node, FormatError> {
     Ok(Node { entry, content, child })
 }
 
+fn directory_name(dir: &Directory) -> String {
+    format!("directory {}", dir.tree)
+}
+
+fn too_deep(what: String) -> Error {
+    Error::Damaged { what, cause: "it is nested too deeply".to_owned() }
+}
+
 fn out_of_order(dir: &Directory) -> Error {
     let cause = "its entries are not in order".to_owned();
-    Error::Damaged { what: format!("directory {}", dir.tree), cause }
+    Error::Damaged { what: directory_name(dir), cause }
 }
 
 fn wrong_length(id: &ChunkId) -> Error {

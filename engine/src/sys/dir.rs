@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
+use std::ops::Index;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -28,12 +29,79 @@ pub struct Dir {
     fd: OwnedFd,
 }
 
-/// One entry of a directory.
+/// What a directory holds. Names lie in one piece of memory, with 8 bytes more each, since a
+/// directory may have millions.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Names {
+    bytes: Vec<u8>,
+    rows: Vec<Row>,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DirName {
-    pub name: Box<[u8]>,
-    /// What the listing says; `None` where only a stat tells.
-    pub kind: Option<Kind>,
+struct Row {
+    start: u32,
+    len: u16,
+    kind: Option<Kind>,
+}
+
+impl Row {
+    fn range(&self) -> std::ops::Range<usize> {
+        self.start as usize..self.start as usize + usize::from(self.len)
+    }
+}
+
+impl Names {
+    /// `kind`: what the listing says; `None` where only a stat tells. Error: 4 GiB of names are the
+    /// most that one directory may have.
+    pub fn push(&mut self, name: &[u8], kind: Option<Kind>) -> io::Result<()> {
+        let too_long = |_| io::Error::other("more names than fit into 4 GiB");
+        let start = u32::try_from(self.bytes.len()).map_err(too_long)?;
+        let len = u16::try_from(name.len()).map_err(too_long)?;
+        self.bytes.extend_from_slice(name);
+        self.rows.push(Row { start, len, kind });
+        Ok(())
+    }
+
+    fn sort(&mut self) {
+        let bytes = &self.bytes;
+        self.rows.sort_unstable_by(|a, b| bytes[a.range()].cmp(&bytes[b.range()]));
+    }
+
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    pub fn kind(&self, place: usize) -> Option<Kind> {
+        self.rows[place].kind
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        self.rows.iter().map(|row| &self.bytes[row.range()])
+    }
+
+    /// Drops the names that `keep` is false for; it may tell kinds that the listing did not.
+    pub fn retain(&mut self, mut keep: impl FnMut(&[u8], &mut Option<Kind>) -> bool) {
+        let bytes = &self.bytes;
+        self.rows.retain_mut(|row| keep(&bytes[row.range()], &mut row.kind));
+    }
+
+    /// What all this takes in memory, in bytes.
+    pub fn memory(&self) -> usize {
+        self.bytes.len() + self.rows.len() * size_of::<Row>()
+    }
+}
+
+/// A name by its place.
+impl Index<usize> for Names {
+    type Output = [u8];
+
+    fn index(&self, place: usize) -> &[u8] {
+        &self.bytes[self.rows[place].range()]
+    }
 }
 
 impl Dir {
@@ -53,21 +121,21 @@ impl Dir {
 
     /// All entries but `.` and `..`, sorted by bytes. The handle has one read position: two threads
     /// must not list the same handle at a time.
-    pub fn names(&self) -> io::Result<Vec<DirName>> {
+    pub fn names(&self) -> io::Result<Names> {
         fault::pass("source list")?;
         let mut buffer = [const { MaybeUninit::uninit() }; LISTING_BYTES];
         seek(&self.fd, SeekFrom::Start(0))?;
         let mut listing = RawDir::new(&self.fd, &mut buffer);
-        let mut names = Vec::new();
+        let mut names = Names::default();
         while let Some(entry) = listing.next() {
             let entry = entry?;
             fault::pass("source list on")?;
             let name = entry.file_name().to_bytes();
             if name != b"." && name != b".." {
-                names.push(DirName { name: name.into(), kind: Kind::of(entry.file_type()) });
+                names.push(name, Kind::of(entry.file_type()))?;
             }
         }
-        names.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        names.sort();
         Ok(names)
     }
 

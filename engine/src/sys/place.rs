@@ -20,7 +20,7 @@ use rustix::fs::{
 };
 use rustix::io::{Errno, retry_on_intr};
 
-use super::dir::{Dir, DirName, checked, open_path, reopen};
+use super::dir::{Dir, Names, checked, open_path, reopen};
 use super::fault;
 use super::meta::{self, Meta, Warnings};
 use super::stat::{Kind, Stat, fstat};
@@ -77,7 +77,7 @@ impl PlaceDir {
     }
 
     /// Sorted as in [`Dir::names`], with the same caveat.
-    pub fn names(&self) -> io::Result<Vec<DirName>> {
+    pub fn names(&self) -> io::Result<Names> {
         self.dir.names()
     }
 

@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use minicbor::Encoder;
 use minicbor::encode::Error;
 
+use crate::error::FormatError;
 use crate::format::tree::{Entry, Segment, TimeSpec, TreeNode};
 
 type Cbor<'a> = Encoder<&'a mut Vec<u8>>;
@@ -56,6 +57,47 @@ fn leaf_head(entries: usize, out: &mut Vec<u8>) {
 /// Version, node kind, and the key of the third field.
 fn node_head(cbor: &mut Cbor<'_>, kind: u8, key: u8) -> Done {
     cbor.map(3)?.u8(0)?.u8(1)?.u8(1)?.u8(kind)?.u8(key)?.ok()
+}
+
+/// An entry that is not in a leaf yet, encoded but for what points into that leaf's REFS node: so
+/// that many can wait in little memory, and most of the work is done before their turn comes.
+#[derive(Debug)]
+pub struct LooseEntry(Box<[u8]>);
+
+impl LooseEntry {
+    /// `entry` comes without content, which has `content_bytes`, and without child.
+    pub fn new(entry: &Entry, content_bytes: u64) -> Result<Self, FormatError> {
+        assert!(entry.content.is_empty() && entry.child.is_none(), "they are put in later");
+        entry.check_with(Some(content_bytes))?;
+        let mut encoded = Vec::with_capacity(96 + entry.name.len());
+        put_entry(entry, &mut encoded);
+        Ok(Self(encoded.into()))
+    }
+
+    /// In bytes.
+    pub fn extent(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Appends the entry, as `put_entry` does for one that has these.
+    pub fn put(&self, content: &[Segment], child: Option<u32>, out: &mut Vec<u8>) {
+        let head = out.len();
+        out.extend_from_slice(&self.0);
+        // Both fields are the last of the entries that may have them, and the count of fields is
+        // below 24: the low bits of the first byte.
+        out[head] += u8::from(!content.is_empty()) + u8::from(child.is_some());
+        pointers(content, child, &mut Encoder::new(out)).expect(VEC);
+    }
+}
+
+fn pointers(content: &[Segment], child: Option<u32>, cbor: &mut Cbor<'_>) -> Done {
+    if !content.is_empty() {
+        segments(cbor.u8(16)?, content)?;
+    }
+    if let Some(child) = child {
+        cbor.u8(18)?.u32(child)?;
+    }
+    Ok(())
 }
 
 /// Appends an entry. It must pass `Entry::check`.

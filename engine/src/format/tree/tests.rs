@@ -7,9 +7,9 @@ use crate::error::FormatError;
 use crate::format::id::{ChunkId, hash, to_hex};
 use crate::format::mangle::{array, mangle, quickly};
 use crate::format::tree::{
-    CHANGED_WHILE_READ, Child, ChunkRef, Entry, EntryKind, ListChild, NODE_LEN_MAX, RefsNode,
-    Segment, TimeSpec, TreeChild, TreeNode, ends_inner, ends_leaf, ends_list, leaf_from_encoded,
-    put_entry,
+    CHANGED_WHILE_READ, Child, ChunkRef, Entry, EntryKind, ListChild, LooseEntry, NODE_LEN_MAX,
+    RefsNode, Segment, TimeSpec, TreeChild, TreeNode, ends_inner, ends_leaf, ends_list,
+    leaf_from_encoded, put_entry,
 };
 
 /// Hex with spaces.
@@ -144,6 +144,23 @@ fn entries_can_be_encoded_one_by_one() {
     let mut encoded = Vec::new();
     entries.iter().for_each(|entry| put_entry(entry, &mut encoded));
     assert_eq!(leaf_from_encoded(entries.len(), &encoded), tree.to_bytes());
+}
+
+#[test]
+fn entries_that_wait_for_their_leaf_are_encoded_no_different() {
+    let (tree, _) = example();
+    let TreeNode::Leaf { entries } = tree else { panic!("a leaf") };
+    for entry in entries {
+        let bytes = entry.content.iter().map(Segment::len).sum();
+        let loose = Entry { content: Vec::new(), child: None, ..entry.clone() };
+        let loose = LooseEntry::new(&loose, bytes).expect("sound");
+        let (mut at_once, mut later) = (vec![7], vec![7]);
+        put_entry(&entry, &mut at_once);
+        loose.put(&entry.content, entry.child, &mut later);
+        assert_eq!(to_hex(&later), to_hex(&at_once), "{entry:?}");
+    }
+    let wrong = LooseEntry::new(&Entry { size: Some(5), ..file(b"a") }, 4);
+    assert!(matches!(wrong, Err(FormatError::Malformed { .. })), "{wrong:?}");
 }
 
 /// What still parses must come back as itself.

@@ -1,0 +1,209 @@
+//! Directories of thousands: they are put together while their entries finish, in any order, and yet
+//! are stored as if all of it had been at hand. The twin here has all of it at hand. A small
+//! repository lets little wait (a quarter of its pack size), so the walk is made to pause, too.
+
+mod support;
+
+use std::path::Path;
+
+use strongroom::env::Env;
+use strongroom::format::id::ChunkId;
+use strongroom::format::snapshot::Directory;
+use strongroom::format::tree::{
+    Child, ChunkRef, Entry, LIST_ABOVE_CHUNKS, ListChild, RefsNode, Segment, TreeChild, TreeNode,
+    ends_inner, ends_leaf, ends_list, put_entry,
+};
+use strongroom::repo::Repo;
+use strongroom::repo::fetch::Fetcher;
+use strongroom::repo::trees::{Found, Node, Piece, Trees};
+
+use support::{back_up, new_store, noise, open};
+
+const FILES: usize = 6_000;
+
+/// Thousands of small files with directories, links and two large files among them: one that takes
+/// long while thousands behind it are done, one with more chunks than an entry may list.
+fn sample(dir: &Path) {
+    for n in 0..FILES {
+        let name = dir.join(format!("{n:05}"));
+        match n % 500 {
+            100 => std::os::unix::fs::symlink("nowhere", name).unwrap(),
+            200 => std::fs::hard_link(dir.join(format!("{:05}", n - 1)), name).unwrap(),
+            300 => {
+                std::fs::create_dir(&name).unwrap();
+                for below in 0..n % 70 {
+                    std::fs::write(name.join(below.to_string()), noise(n as u64, below)).unwrap();
+                }
+            }
+            _ => std::fs::write(name, noise(n as u64, n % 90)).unwrap(),
+        }
+    }
+    std::fs::write(dir.join("00003 large"), noise(1, 6 << 20)).unwrap();
+    let mut listed = noise(2, 19 << 20);
+    // A second run of chunks behind a hole.
+    listed.resize(20 << 20, 0);
+    listed.extend(noise(3, 20 << 20));
+    std::fs::write(dir.join("03000 listed"), listed).unwrap();
+    let file = std::fs::File::options().write(true).open(dir.join("03000 listed")).unwrap();
+    strongroom::sys::file::punch_hole(&file, 19 << 20, 1 << 20).unwrap();
+}
+
+/// Builds a directory from all of its entries at once, and gives its ids without storing anything.
+struct Twin<'r> {
+    repo: &'r Repo,
+}
+
+/// A node with its first name and how many entries are below.
+type Named = (Directory, Vec<u8>, u64);
+
+impl Twin<'_> {
+    fn refs_id(&self, node: &RefsNode) -> ChunkId {
+        self.repo.refid_key().id(&node.to_bytes())
+    }
+
+    fn pair(&self, refs: &RefsNode, tree: &TreeNode) -> Directory {
+        let tree = self.repo.id_key().unwrap().id(&tree.to_bytes());
+        Directory { refs: self.refs_id(refs), tree }
+    }
+
+    fn directory(&self, all: Vec<(Node, Vec<Piece>)>) -> Directory {
+        let mut nodes: Vec<Named> = Vec::new();
+        let mut rest = all.into_iter().peekable();
+        while rest.peek().is_some() || nodes.is_empty() {
+            let (mut entries, mut bytes) = (Vec::new(), 0);
+            let (mut children, mut chunks, mut lists) = (Vec::new(), Vec::new(), Vec::new());
+            for (node, pieces) in rest.by_ref() {
+                let mut entry: Entry = node.entry;
+                entry.child = node.child.map(|Directory { refs, tree }| {
+                    children.push(Child { refs, tree });
+                    children.len() as u32 - 1
+                });
+                entry.content = self.segments(&pieces, &mut chunks, &mut lists);
+                let mut encoded = Vec::new();
+                put_entry(&entry, &mut encoded);
+                bytes += encoded.len();
+                let name = entry.name.clone();
+                entries.push(entry);
+                if ends_leaf(&name, entries.len(), bytes, chunks.len()) {
+                    break;
+                }
+            }
+            let first = entries.first().map(|entry| entry.name.clone()).unwrap_or_default();
+            let count = entries.len() as u64;
+            let refs = RefsNode::Leaf { children, chunks, lists };
+            nodes.push((self.pair(&refs, &TreeNode::Leaf { entries }), first, count));
+        }
+        while nodes.len() > 1 {
+            let mut above = Vec::new();
+            let mut rest = nodes.into_iter().peekable();
+            while rest.peek().is_some() {
+                let mut group: Vec<Named> = Vec::new();
+                for node in rest.by_ref() {
+                    group.push(node);
+                    if ends_inner(&group[group.len() - 1].1, group.len()) {
+                        break;
+                    }
+                }
+                let ids = |node: &Named| Child { refs: node.0.refs, tree: node.0.tree };
+                let refs = RefsNode::Inner { children: group.iter().map(ids).collect() };
+                let named =
+                    |node: &Named| TreeChild { first_name: node.1.clone(), entries: node.2 };
+                let tree = TreeNode::Inner { children: group.iter().map(named).collect() };
+                let entries = group.iter().map(|node| node.2).sum();
+                above.push((self.pair(&refs, &tree), group[0].1.clone(), entries));
+            }
+            nodes = above;
+        }
+        nodes[0].0
+    }
+
+    fn segments(
+        &self,
+        pieces: &[Piece],
+        chunks: &mut Vec<ChunkRef>,
+        lists: &mut Vec<ChunkId>,
+    ) -> Vec<Segment> {
+        let mut segments = Vec::new();
+        for run in pieces.chunk_by(|a, b| a.chunk().is_some() && b.chunk().is_some()) {
+            let len = run.iter().map(Piece::bytes).sum();
+            let run: Vec<ChunkRef> = run.iter().filter_map(Piece::chunk).collect();
+            if run.is_empty() {
+                segments.push(Segment::Hole { len });
+            } else if pieces.len() <= LIST_ABOVE_CHUNKS {
+                let (first, count) = (chunks.len() as u32, run.len() as u32);
+                segments.push(Segment::Chunks { first, chunks: count, len });
+                chunks.extend(run);
+            } else {
+                segments.push(Segment::List { list: lists.len() as u32, len });
+                lists.push(self.list(&run));
+            }
+        }
+        segments
+    }
+
+    fn list(&self, run: &[ChunkRef]) -> ChunkId {
+        let mut rows = Vec::new();
+        let mut rest = run.iter().copied().peekable();
+        while rest.peek().is_some() {
+            let mut chunks: Vec<ChunkRef> = Vec::new();
+            for chunk in rest.by_ref() {
+                chunks.push(chunk);
+                if ends_list(&chunk.id, chunks.len()) {
+                    break;
+                }
+            }
+            let bytes = chunks.iter().map(|chunk| u64::from(chunk.len)).sum();
+            let count = chunks.len() as u64;
+            rows.push(ListChild {
+                id: self.refs_id(&RefsNode::List { chunks }),
+                chunks: count,
+                bytes,
+            });
+        }
+        // A few of 512 rows each: one inner node holds them.
+        if let [only] = &rows[..] {
+            return only.id;
+        }
+        self.refs_id(&RefsNode::ListInner { lists: rows })
+    }
+}
+
+#[test]
+fn a_directory_that_is_put_together_on_the_way_is_stored_as_if_all_were_at_hand() {
+    let source = tempfile::tempdir().unwrap();
+    sample(source.path());
+    let store = new_store(&Env::system(1));
+    for threads in [1, 2, 5] {
+        let env = Env::system(threads);
+        let repo = open(&store, None, &env);
+        let report = back_up(&repo, source.path());
+        assert_eq!(report.counts.directories as usize, 1 + FILES / 500 + above(source.path()));
+        let info = repo.find_snapshot(&report.snapshot.unwrap().to_string()).unwrap();
+        let index = repo.index().unwrap();
+        let fetcher = Fetcher::new(&repo, &index);
+        let trees = Trees::new(&repo, &fetcher);
+        let path = source.path().canonicalize().unwrap();
+        let found = trees.at(&info.snapshot.root, path.as_os_str().as_encoded_bytes()).unwrap();
+        let Some((_, Found::Entry(top))) = found else { panic!("the source is a directory") };
+        let stored = top.child.unwrap();
+        let mut all = Vec::new();
+        let mut take = |node: Node| {
+            let mut pieces = Vec::new();
+            trees.pieces(&node, &mut |piece| {
+                pieces.push(piece);
+                Ok(())
+            })?;
+            all.push((node, pieces));
+            Ok(())
+        };
+        trees.each(&stored, &mut take).unwrap();
+        assert_eq!(all.len(), FILES + 2, "with {threads} threads");
+        assert!(all.iter().any(|(_, pieces)| pieces.len() > LIST_ABOVE_CHUNKS));
+        assert_eq!(Twin { repo: &repo }.directory(all), stored, "with {threads} threads");
+    }
+}
+
+/// Directories from `/` down to this one, which is not counted.
+fn above(path: &Path) -> usize {
+    path.canonicalize().unwrap().ancestors().count() - 1
+}
