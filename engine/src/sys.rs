@@ -1,5 +1,6 @@
 //! The operating system's file API, as the rest of the engine sees it.
 //!
+//! - [`clock`]: processor time, for measuring.
 //! - [`dir`]: the way in: directories by handle, names as bytes, one `statx` a file.
 //! - [`fault`]: how tests make any of these fail.
 //! - [`file`]: bytes of an open file: full reads, holes, cache advice.
@@ -13,6 +14,7 @@
 //! policy, and all names are raw bytes. All `unsafe` of the engine but SIMD is in `map` and `host`.
 //! Linux is first class; calls that only Linux has stay behind the functions of this module.
 
+pub mod clock;
 pub mod dir;
 pub mod fault;
 pub mod file;

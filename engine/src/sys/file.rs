@@ -11,6 +11,8 @@ use std::os::unix::fs::FileExt;
 
 use rustix::fs::{Advice, FallocateFlags, SeekFrom, fadvise, fallocate, seek};
 use rustix::io::Errno;
+#[cfg(target_os = "linux")]
+use rustix::io::{ReadWriteFlags, preadv2};
 
 use super::fault;
 
@@ -119,6 +121,24 @@ pub fn is_zero_run(bytes: &[u8]) -> bool {
         [] => true,
         [first, rest @ ..] => *first == 0 && rest == &bytes[..rest.len()],
     }
+}
+
+/// Whether the page at `offset` is in the page cache; `None` where the system cannot tell.
+#[cfg(target_os = "linux")]
+pub fn is_cached(file: &File, offset: u64) -> Option<bool> {
+    let mut byte = [0];
+    let mut room = [io::IoSliceMut::new(&mut byte)];
+    // A read that would have to wait for the disk is refused.
+    match preadv2(file, &mut room, offset, ReadWriteFlags::NOWAIT) {
+        Ok(1) => Some(true),
+        Err(Errno::AGAIN) => Some(false),
+        _ => None,
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+pub fn is_cached(_file: &File, _offset: u64) -> Option<bool> {
+    None
 }
 
 /// Advises the page cache about `offset..offset + len`, to the end if `len` is 0. Advice is never

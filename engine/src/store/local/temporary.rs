@@ -118,6 +118,13 @@ impl Staged for Temporary {
         })
     }
 
+    fn sync(&mut self) -> Result<(), StoreError> {
+        let synced = fault::pass("store sync").and_then(|()| self.file.sync_data());
+        synced.map_err(|error| {
+            StoreError::from_io(&format!("{TEMPORARY_FOLDER}/{}", self.name), "write", error)
+        })
+    }
+
     fn commit(self: Box<Self>, name: &ObjectName) -> Result<Put, StoreError> {
         self.publish(name)
     }
