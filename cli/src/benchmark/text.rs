@@ -11,6 +11,8 @@ use crate::table::{Align, Table};
 
 /// Stages of a sample's way that are shown.
 const PARTS_SHOWN: usize = 4;
+/// No disk is faster, in bytes a second.
+const SYNC_MAX: f64 = 1e12;
 
 pub(super) fn text(report: &Report) -> String {
     let mut sections = vec![stages(report), unlock(report)];
@@ -122,9 +124,12 @@ fn repository(report: &RepositoryReport) -> String {
         report.writing.map_or_else(
             || "not measured: the store cannot be written to".to_owned(),
             |writing| {
-                let (all, sync) = (writing.bytes_per_second(), writing.sync_bytes_per_second());
-                let (all, sync) = (rate(all as u64, 1.0), rate(sync as u64, 1.0));
-                format!("{all} (sync alone {sync})")
+                let all = rate(writing.bytes_per_second() as u64, 1.0);
+                match writing.sync_bytes_per_second() {
+                    // Not a disk.
+                    sync if sync > SYNC_MAX => format!("{all} (to sync takes no time)"),
+                    sync => format!("{all} (to sync alone: {})", rate(sync as u64, 1.0)),
+                }
             },
         ),
     ]);

@@ -29,6 +29,9 @@ use crate::sys::map::GuardedMap;
 use crate::sys::meta::xattrs_of;
 use crate::sys::stat::fstat;
 
+/// Room that unnamed packs of all threads may take.
+const PACKS_BYTES: u64 = 512 << 20;
+
 /// A piece of a file, or all of it.
 #[derive(Clone, Debug)]
 pub struct Sample {
@@ -169,7 +172,7 @@ pub fn run(
 ) -> Result<Spent> {
     let (next, started) = (AtomicUsize::new(0), Instant::now());
     let work = || {
-        let mut line = Line::new(plant)?;
+        let mut line = Line::new(plant, threads)?;
         loop {
             let place = next.fetch_add(1, Ordering::Relaxed);
             let over = place >= threads && started.elapsed().as_secs_f64() >= seconds;
@@ -216,13 +219,14 @@ struct Line<'p> {
     proof: Vec<u8>,
     bundle: Bundle,
     pack: Option<(Box<dyn Staged>, u64)>,
+    pack_bytes: u64,
     hasher: blake3::Hasher,
     spent: Spent,
     clock: Duration,
 }
 
 impl<'p> Line<'p> {
-    fn new(plant: Plant<'p>) -> Result<Self> {
+    fn new(plant: Plant<'p>, threads: usize) -> Result<Self> {
         let (bundle_below_bytes, bundle_bytes) = bundle_limits(plant.repo.file());
         Ok(Self {
             plant,
@@ -239,6 +243,7 @@ impl<'p> Line<'p> {
             proof: Vec::new(),
             bundle: Bundle::default(),
             pack: None,
+            pack_bytes: plant.repo.file().pack_size.min(PACKS_BYTES / threads as u64),
             hasher: blake3::Hasher::new(),
             spent: Spent::default(),
             clock: Duration::ZERO,
@@ -372,7 +377,7 @@ impl<'p> Line<'p> {
     fn write(&mut self, frame: &[u8]) -> Result<()> {
         self.hasher.update(frame);
         self.lap(Stage::Name, frame.len());
-        let pack_bytes = self.plant.repo.file().pack_size;
+        let pack_bytes = self.pack_bytes;
         if self.pack.as_ref().is_none_or(|(_, len)| len + frame.len() as u64 > pack_bytes) {
             self.pack = None;
             self.pack = Some((self.plant.store.stage()?, 0));

@@ -22,8 +22,8 @@ use crate::sys::place::PlaceDir;
 
 /// About a frame.
 const WRITE_BYTES: usize = 1 << 20;
-/// A restored file: long enough that to create it does not count.
-const FILE_BYTES: u64 = 64 << 20;
+/// Restored files of all threads: long enough that to create one does not count.
+const FILES_BYTES: u64 = 256 << 20;
 /// Of packs, as a restore reads them.
 const PIECE_BYTES: u64 = 8 << 20;
 const PIECES_MAX: usize = 64;
@@ -61,6 +61,7 @@ pub fn write(store: &dyn Store, pack_bytes: u64, seconds: f64, meter: &Meter) ->
         let (clock, cpu) = (Instant::now(), thread_cpu());
         let mut len = 0;
         while len < pack_bytes {
+            meter.go_on()?;
             staged.write(&frame)?;
             len += frame.len() as u64;
             // A slow disk need not fill a pack.
@@ -92,7 +93,7 @@ pub fn write_files(scratch: &Scratch, meter: &Meter) -> Result<Speed> {
 fn write_rate(folder: &Path, threads: usize, meter: &Meter) -> std::io::Result<f64> {
     let dir = PlaceDir::open_root(folder, false)?;
     let bytes = noise(WRITE_BYTES);
-    let (dir, bytes) = (&dir, &bytes);
+    let (dir, bytes, room) = (&dir, &bytes, FILES_BYTES / threads as u64);
     let run = |thread: usize| -> std::io::Result<f64> {
         let name = format!("file-{thread}").into_bytes();
         let (started, mut done, mut spent) = (Instant::now(), 0, 0.0);
@@ -100,7 +101,7 @@ fn write_rate(folder: &Path, threads: usize, meter: &Meter) -> std::io::Result<f
             let cpu = thread_cpu();
             let file = dir.create_file(&name)?;
             let mut at = 0;
-            while at < FILE_BYTES && (at == 0 || started.elapsed().as_secs_f64() < meter.seconds) {
+            while at < room && (at == 0 || started.elapsed().as_secs_f64() < meter.seconds) {
                 write_all_at(&file, at, bytes)?;
                 at += bytes.len() as u64;
             }

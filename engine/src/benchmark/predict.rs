@@ -188,8 +188,7 @@ mod tests {
 
     /// 10 GiB; a GiB takes a thread 1 s to read, 1 s to identify and 2 s to compress to a half.
     fn facts() -> Facts {
-        let mut spent =
-            Spent { plain_bytes: GIB, stored_bytes: GIB / 2, chunks: 1000, ..Spent::default() };
+        let mut spent = Spent::of_stored(1000, GIB, GIB / 2);
         spent.add(Stage::Read, 1.0, GIB);
         spent.add(Stage::Identify, 1.0, GIB);
         spent.add(Stage::Encode, 2.0, GIB);

@@ -3,6 +3,7 @@
 
 use std::collections::BinaryHeap;
 use std::fs::File;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -39,7 +40,6 @@ pub struct Source {
     pub unread: u64,
     /// The walk's time was up before its end: there is more.
     pub is_cut_short: bool,
-    pub walk_seconds: f64,
 }
 
 /// Reading samples.
@@ -69,8 +69,8 @@ impl Reading {
 
 /// Walks all paths. Samples come in random order.
 pub fn walk(paths: &[PathBuf], seconds: f64, meter: &Meter) -> Result<(Source, Vec<Sample>)> {
-    let mut walk = Walk { source: Source::default(), drawn: Drawn::new(), rng: Rng::at(0x5a) };
-    let started = Instant::now();
+    let (started, source) = (Instant::now(), Source::default());
+    let mut walk = Walk { source, drawn: Drawn::new(), rng: Rng::at(0x5a), started, seconds };
     for path in paths {
         let failed = |source| Error::Source { path: path.clone(), source };
         let found = path.symlink_metadata().map_err(failed)?;
@@ -78,22 +78,18 @@ pub fn walk(paths: &[PathBuf], seconds: f64, meter: &Meter) -> Result<(Source, V
             walk.entry(path, kind_of(&found), found.len());
             continue;
         }
-        let dir = Dir::open(path).map_err(failed)?;
-        let mut dirs = vec![path.clone()];
-        walk.dir(&dir, path, &mut dirs)?;
-        // The root is listed already, and stands for itself at the bottom.
-        dirs.remove(0);
+        let mut dirs = Vec::new();
+        Dir::open(path).and_then(|dir| walk.dir(&dir, path, &mut dirs)).map_err(failed)?;
         while let Some(path) = walk.draw_dir(&mut dirs) {
             meter.go_on()?;
-            if started.elapsed().as_secs_f64() > seconds {
+            if walk.is_over() {
                 walk.source.is_cut_short = true;
                 break;
             }
-            let listed = Dir::open(&path).map(|dir| walk.dir(&dir, &path, &mut dirs));
-            walk.source.unread += u64::from(!matches!(listed, Ok(Ok(()))));
+            let listed = Dir::open(&path).and_then(|dir| walk.dir(&dir, &path, &mut dirs));
+            walk.source.unread += u64::from(listed.is_err());
         }
     }
-    walk.source.walk_seconds = started.elapsed().as_secs_f64();
     let mut samples = walk.drawn.samples.into_vec();
     samples.sort_by(|a, b| b.key.total_cmp(&a.key));
     Ok((walk.source, samples.into_iter().map(|drawn| drawn.sample).collect()))
@@ -107,9 +103,15 @@ struct Walk {
     source: Source,
     drawn: Drawn,
     rng: Rng,
+    started: Instant,
+    seconds: f64,
 }
 
 impl Walk {
+    fn is_over(&self) -> bool {
+        self.started.elapsed().as_secs_f64() > self.seconds
+    }
+
     /// The next directory: any of those that wait, so that a walk that is cut short has seen a bit of everything.
     fn draw_dir(&mut self, dirs: &mut Vec<PathBuf>) -> Option<PathBuf> {
         if dirs.is_empty() {
@@ -119,10 +121,14 @@ impl Walk {
         Some(dirs.swap_remove(at))
     }
 
-    fn dir(&mut self, dir: &Dir, path: &Path, dirs: &mut Vec<PathBuf>) -> Result<()> {
+    fn dir(&mut self, dir: &Dir, path: &Path, dirs: &mut Vec<PathBuf>) -> io::Result<()> {
         self.source.dirs += 1;
-        let names = dir.names().map_err(|source| Error::Source { path: path.into(), source })?;
-        for name in names {
+        for (n, name) in dir.names()?.into_iter().enumerate() {
+            // A directory may be huge, and far away.
+            if n % 256 == 255 && self.is_over() {
+                self.source.is_cut_short = true;
+                break;
+            }
             let below = || path.join(std::ffi::OsStr::from_bytes(&name.name));
             match dir.stat(&name.name) {
                 Ok(stat) if stat.kind == Kind::Dir => dirs.push(below()),
