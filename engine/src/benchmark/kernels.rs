@@ -98,8 +98,8 @@ impl Kernels<'_> {
             let file = &file;
             move || {
                 let Ok(map) = GuardedMap::map(file, 0, len) else { return 0 };
-                // One access a page, so that it is really there.
-                sum += map.iter().step_by(4096).map(|&byte| u64::from(byte)).sum::<u64>();
+                // One access a cache line, so that it is really there.
+                sum += map.iter().step_by(64).map(|&byte| u64::from(byte)).sum::<u64>();
                 black_box(sum);
                 len as u64
             }
@@ -170,7 +170,7 @@ impl Kernels<'_> {
     }
 
     fn coding(&mut self, name: &'static str, bytes: &[u8], samples: Option<Samples>) -> Result<()> {
-        let chunks: Vec<&[u8]> = bytes.chunks(CHUNK_BYTES).collect();
+        let chunks: Vec<&[u8]> = bytes.chunks(CHUNK_BYTES.min(bytes.len() / 2)).collect();
         let mut encoder = Encoder::new(ZSTD_LEVEL);
         let encoded: Vec<(Codec, Vec<u8>, u32)> = chunks
             .iter()

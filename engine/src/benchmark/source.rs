@@ -1,5 +1,5 @@
-//! What is to be backed up: counted by a walk that ends when its time is up, sampled all over, and read: as it is found,
-//! and once more after the sample's own pages were dropped from the page cache.
+//! What is to be backed up: counted by a walk that ends when its time is up, sampled all over, and read: as it is
+//! found, and once more after the sample's own pages were dropped from the page cache.
 
 use std::collections::BinaryHeap;
 use std::fs::File;

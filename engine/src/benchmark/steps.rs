@@ -70,6 +70,15 @@ impl Run<'_> {
         self.options.seconds * share
     }
 
+    /// Of each kind of built-in data.
+    fn data_bytes(&self) -> usize {
+        match self.options.seconds {
+            ..1.0 => 512 << 10,
+            ..4.0 => 4 << 20,
+            _ => 16 << 20,
+        }
+    }
+
     fn current(&self, what: &str) -> Result<()> {
         self.meter.watch.current(what.as_bytes());
         self.meter.go_on()
@@ -90,7 +99,7 @@ impl Run<'_> {
 
     pub fn kernels(&mut self) -> Result<()> {
         self.current("stages alone")?;
-        let data_bytes = if self.options.seconds < 4.0 { 2 << 20 } else { 16 << 20 };
+        let data_bytes = self.data_bytes();
         let (meter, scratch) = (self.meter, self.scratch);
         let mut kernels = Kernels { meter, scratch, data_bytes, rows: Vec::new() };
         kernels.run()?;
@@ -294,7 +303,7 @@ impl Run<'_> {
     }
 
     fn of_kind(&self, kind: Kind, base: &Base) -> Result<Forecast> {
-        let len = if self.options.seconds < 4.0 { 4 << 20 } else { 16 << 20 };
+        let len = self.data_bytes();
         let path = self.scratch.file(kind.name(), &kind.bytes(len))?;
         let samples = [Sample { path, offset: 0, len, samples: kind.samples() }];
         let seconds = self.seconds(LINE) / KINDS.len() as f64;
