@@ -70,12 +70,14 @@ pub fn rehearse(
 ) -> Result<Rehearsal> {
     let nothing = [scratch.folder("nothing")?];
     let base = once(&nothing, restore, options, scratch, meter)?;
+    // Twice, since what disturbs it, a file system's own work above all, only adds.
     let full = once(paths, restore, options, scratch, meter)?;
-    let less = |full: f64, base: f64| (full - base).max(0.0);
+    let second = once(paths, restore, options, scratch, meter)?;
+    let less = |one: f64, other: f64, base: f64| (one.min(other) - base).max(0.0);
     Ok(Rehearsal {
-        backup: less(full.backup, base.backup),
-        again: less(full.again, base.again),
-        restore: less(full.restore, base.restore),
+        backup: less(full.backup, second.backup, base.backup),
+        again: less(full.again, second.again, base.again),
+        restore: less(full.restore, second.restore, base.restore),
     })
 }
 

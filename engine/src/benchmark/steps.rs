@@ -13,7 +13,7 @@ use crate::benchmark::place;
 use crate::benchmark::predict::{FIRST, Facts, PerEntry, RESTORE, WHATS, What};
 use crate::benchmark::rehearse::{self, Rehearsal};
 use crate::benchmark::scratch::{Scratch, memory_repo};
-use crate::benchmark::source::{self, Source, first};
+use crate::benchmark::source::{self, Source, first, wait_as_found};
 use crate::benchmark::{BenchmarkOptions, Forecast, Of, RepositoryReport, SourceReport, fs_of};
 use crate::env::Env;
 use crate::error::{Error, Result};
@@ -200,7 +200,9 @@ impl Run<'_> {
             cores: self.meter.cores,
             look_up: look_up.unwrap_or_else(|| self.cost("look up", "known, anywhere")),
             sync: writing.map(|writing| 1.0 / writing.sync_bytes_per_second()),
-            packs: found.map_or(0.0, |found| found.as_found.wait_per_byte(self.meter.threads)),
+            packs: found.map_or(0.0, |found| {
+                wait_as_found(&found.as_found, &found.cold, self.meter.threads)
+            }),
             fetch: self.cost("read", "pread"),
             write_file: self.cost("write", "restored file"),
             pack_bytes: base.options.pack_bytes,
@@ -263,12 +265,11 @@ impl Run<'_> {
             bytes: found.bytes,
             spent,
             entry: self.real_entries(samples, base)?,
-            source: as_found.wait_per_byte(threads),
+            source: wait_as_found(&as_found, &cold, threads),
             ..base.facts.clone()
         };
-        let evicted = cold.cached.is_some_and(|cached| cached < 0.5);
         let cold_facts =
-            evicted.then(|| Facts { source: cold.wait_per_byte(threads), ..facts.clone() });
+            cold.is_cold().then(|| Facts { source: cold.wait_per_byte(threads), ..facts.clone() });
         let fs = self.options.paths.first().map_or("unknown", |path| fs_of(path));
         let forecast = Forecast {
             of: Of::Paths,
@@ -325,9 +326,9 @@ pub fn newest(found: &RepositoryReport, base: &Base) -> Option<Forecast> {
     spent.add(Stage::Verify, stored.verify_seconds, stored.plain_bytes);
     // Fetching and opening are in what was measured.
     let facts = Facts { files, bytes, spent, fetch: 0.0, ..base.facts.clone() };
-    let evicted = found.cold.cached.is_some_and(|cached| cached < 0.5);
     let packs = found.cold.wait_per_byte(base.facts.threads);
-    let cold = evicted.then(|| Facts { packs, ..facts.clone() }.predict(What::Restore));
+    let cold =
+        found.cold.is_cold().then(|| Facts { packs, ..facts.clone() }.predict(What::Restore));
     let predictions = vec![facts.predict(What::Restore)];
     Some(Forecast { of: Of::Newest, facts, predictions, cold: cold.into_iter().collect() })
 }
