@@ -2,7 +2,6 @@
 //! divided by the processor time it took. Other load on the machine therefore hardly counts; what all threads share,
 //! memory and caches, does.
 
-use std::sync::Barrier;
 use std::time::Instant;
 
 use crate::error::{Error, Result};
@@ -34,7 +33,9 @@ impl Meter<'_> {
     /// `begin` is called in each thread and gives what is measured: it works once and says how much was done.
     pub fn speed<W: FnMut() -> u64>(&self, begin: impl Fn() -> W + Sync) -> Result<Speed> {
         let one = self.rate(1, &begin)?;
-        let all = if self.threads == 1 { one } else { self.rate(self.threads, &begin)? };
+        // More threads than processors are no faster, and take longer to say so.
+        let threads = self.threads.min(self.cores);
+        let all = if threads == 1 { one } else { self.rate(threads, &begin)? };
         Ok(Speed { one, all })
     }
 
@@ -44,18 +45,15 @@ impl Meter<'_> {
         begin: &(impl Fn() -> W + Sync),
     ) -> Result<f64> {
         self.go_on()?;
-        let barrier = Barrier::new(threads);
-        let rates = std::thread::scope(|scope| {
+        Ok(std::thread::scope(|scope| {
             let run = || {
                 let mut work = begin();
                 work();
-                barrier.wait();
                 timed(self.seconds, work)
             };
             let threads: Vec<_> = (0..threads).map(|_| scope.spawn(run)).collect();
-            threads.into_iter().map(join).sum::<f64>()
-        });
-        Ok(rates * share(threads, self.cores))
+            threads.into_iter().map(join).sum()
+        }))
     }
 
     pub fn go_on(&self) -> Result<()> {

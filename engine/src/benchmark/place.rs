@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use crate::benchmark::data::{Rng, noise};
 use crate::benchmark::line::Sample;
-use crate::benchmark::meter::{Meter, Speed, join, share};
+use crate::benchmark::meter::{Meter, Speed, join};
 use crate::benchmark::scratch::Scratch;
 use crate::benchmark::source::{Reading, read};
 use crate::error::Result;
@@ -83,7 +83,7 @@ pub fn write(store: &dyn Store, pack_bytes: u64, seconds: f64, meter: &Meter) ->
 pub fn write_files(scratch: &Scratch, meter: &Meter) -> Result<Speed> {
     let folder = scratch.folder("written")?;
     let one = write_rate(&folder, 1, meter).map_err(scratch.failed())?;
-    let all = match meter.threads {
+    let all = match meter.threads.min(meter.cores) {
         1 => one,
         threads => write_rate(&folder, threads, meter).map_err(scratch.failed())?,
     };
@@ -117,7 +117,7 @@ fn write_rate(folder: &Path, threads: usize, meter: &Meter) -> std::io::Result<f
         threads.into_iter().map(join).collect()
     });
     let sum: f64 = rates.into_iter().sum::<std::io::Result<f64>>()?;
-    Ok(sum * share(threads, meter.cores))
+    Ok(sum)
 }
 
 /// Pieces of packs all over the repository's folder.

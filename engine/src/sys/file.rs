@@ -156,7 +156,7 @@ pub fn advise(file: &File, offset: u64, len: u64, advice: CacheAdvice) {
 mod tests {
     use std::io;
 
-    use super::{is_zero_run, read_full_at, write_all_at, write_zeros};
+    use super::{is_cached, is_zero_run, read_full_at, write_all_at, write_zeros};
 
     #[test]
     fn zero_runs() {
@@ -169,6 +169,16 @@ mod tests {
                 bytes[at] = 0;
             }
         }
+    }
+
+    #[test]
+    fn what_was_just_written_is_cached() -> io::Result<()> {
+        let file = tempfile::tempfile()?;
+        write_all_at(&file, 0, &[7; 10_000])?;
+        // Some file systems do not say.
+        assert_ne!(is_cached(&file, 5_000), Some(false));
+        assert_eq!(is_cached(&file, 20_000), None, "beyond the end");
+        Ok(())
     }
 
     #[test]

@@ -177,6 +177,28 @@ mod tests {
         assert_eq!(names_in(&store.root.folder("tmp").unwrap()).unwrap(), [""; 0]);
     }
 
+    /// How `benchmark` measures a disk: durable, and nobody ever sees it.
+    #[test]
+    fn synced_is_not_yet_published() {
+        let place = tempfile::tempdir().unwrap();
+        let store = LocalStore::create(&place.path().join("store")).unwrap();
+        let mut staged = store.stage().unwrap();
+        staged.write(b"first").unwrap();
+        staged.sync().unwrap();
+        let mut names = Vec::new();
+        store.list("", &mut |name, _| names.push(name)).unwrap();
+        assert_eq!(names, []);
+        staged.write(b", second").unwrap();
+        let name = ObjectName::new("packs/a").unwrap();
+        assert_eq!(staged.commit(&name).unwrap(), Put::Created);
+        assert_eq!(store.get(&name, 20).unwrap(), b"first, second");
+        let mut dropped = store.stage().unwrap();
+        dropped.write(b"third").unwrap();
+        dropped.sync().unwrap();
+        drop(dropped);
+        assert_eq!(names_in(&store.root.folder("tmp").unwrap()).unwrap(), [""; 0]);
+    }
+
     /// A network server that repeats our link answers EEXIST to its own success.
     #[test]
     fn a_repeated_link_is_still_ours() {
