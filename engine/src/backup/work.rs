@@ -22,6 +22,7 @@ use crate::repo::Repo;
 use crate::repo::journal::Journal;
 use crate::repo::lookup::Index;
 use crate::repo::packer::{OpenPack, Packer};
+use crate::sys::buffer::PageBuffer;
 use crate::sys::host::Owners;
 use crate::watch::{Counter, Problem, ProblemKind, Tally, Watch};
 
@@ -75,7 +76,7 @@ pub struct Worker<'w> {
     pub encoder: Encoder,
     pub decoder: Decoder,
     /// A small file's bytes.
-    pub file: Vec<u8>,
+    pub file: PageBuffer,
     /// The private copy of a chunk that is being stored.
     pub private: Vec<u8>,
     /// What the encoder made of it.
@@ -240,7 +241,7 @@ impl<'w> Worker<'w> {
             queues,
             encoder: Encoder::new(ZSTD_LEVEL),
             decoder: Decoder::new(),
-            file: Vec::new(),
+            file: PageBuffer::default(),
             private: Vec::new(),
             encoded: Vec::new(),
             opened: Vec::new(),

@@ -20,6 +20,7 @@ use crate::format::seal::{
     CONTEXT_LEN, Context, Label, Recipient, Sealer, Secret, Suite, TAG_LEN, frame_nonce,
 };
 use crate::repo::lookup::{Index, Packs, Trusted};
+use crate::sys::buffer::PageBuffer;
 use crate::sys::file::read_full_at;
 use crate::sys::map::GuardedMap;
 
@@ -106,9 +107,9 @@ impl Kernels<'_> {
         })?;
         self.bytes("read", "map", map, None);
         let pread = self.meter.speed(|| {
-            let (mut buffer, file, mut at) = (vec![0; READ_BYTES], &file, 0);
+            let (mut buffer, file, mut at) = (PageBuffer::default(), &file, 0);
             move || {
-                let read = read_full_at(file, at, &mut buffer).unwrap_or(0);
+                let read = read_full_at(file, at, buffer.room(READ_BYTES)).unwrap_or(0);
                 at = if read < READ_BYTES { 0 } else { at + read as u64 };
                 read as u64
             }

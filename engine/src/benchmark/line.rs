@@ -16,13 +16,14 @@ use crate::backup::read::LARGE_BYTES;
 use crate::backup::{ZSTD_LEVEL, bundle_limits, chunker_of};
 use crate::benchmark::meter::{Meter, join};
 use crate::error::{Named, Result};
-use crate::format::codec::{Codec, Decoder, Encoder, Samples};
+use crate::format::codec::{Decoder, Encoder, Samples};
 use crate::format::id::IdKey;
 use crate::format::pack::ChunkRow;
 use crate::format::seal::{Recipient, TAG_LEN};
 use crate::repo::Repo;
 use crate::repo::session::{Encoded, Session};
 use crate::store::{Staged, Store};
+use crate::sys::buffer::PageBuffer;
 use crate::sys::clock::thread_cpu;
 use crate::sys::file::read_full_at;
 use crate::sys::map::GuardedMap;
@@ -57,11 +58,9 @@ pub enum Stage {
     Verify,
     Name,
     Write,
-    /// What a restore does with frames that are stored as they are; the proof does not.
-    Plain,
 }
 
-pub const STAGES: [Stage; 12] = [
+pub const STAGES: [Stage; 11] = [
     Stage::Read,
     Stage::Cut,
     Stage::Identify,
@@ -73,7 +72,6 @@ pub const STAGES: [Stage; 12] = [
     Stage::Verify,
     Stage::Name,
     Stage::Write,
-    Stage::Plain,
 ];
 
 impl Stage {
@@ -90,7 +88,6 @@ impl Stage {
             Stage::Verify => "verify",
             Stage::Name => "name packs",
             Stage::Write => "write packs",
-            Stage::Plain => "unpack",
         }
     }
 }
@@ -212,7 +209,7 @@ struct Line<'p> {
     bundle_bytes: usize,
     encoder: Encoder,
     decoder: Decoder,
-    file: Vec<u8>,
+    file: PageBuffer,
     private: Vec<u8>,
     encoded: Vec<u8>,
     opened: Vec<u8>,
@@ -236,7 +233,7 @@ impl<'p> Line<'p> {
             bundle_bytes,
             encoder: Encoder::new(ZSTD_LEVEL),
             decoder: Decoder::new(),
-            file: Vec::new(),
+            file: PageBuffer::default(),
             private: Vec::new(),
             encoded: Vec::new(),
             opened: Vec::new(),
@@ -261,11 +258,11 @@ impl<'p> Line<'p> {
         self.clock = thread_cpu();
         let Ok(file) = File::open(&sample.path) else { return Ok(()) };
         if (sample.len as u64) < LARGE_BYTES {
-            let mut bytes = std::mem::take(&mut self.file);
-            let read = read_small(&file, sample, &mut bytes);
-            self.lap(Stage::Read, bytes.len());
-            let done = if read.is_ok() { self.chunks(&bytes, sample, true) } else { Ok(()) };
-            self.file = bytes;
+            let mut buffer = std::mem::take(&mut self.file);
+            let read = read_small(&file, sample, &mut buffer).unwrap_or(0);
+            self.lap(Stage::Read, read);
+            let done = self.chunks(buffer.room(read), sample, true);
+            self.file = buffer;
             return done;
         }
         let Ok(map) = GuardedMap::map(&file, sample.offset, sample.len) else { return Ok(()) };
@@ -355,14 +352,16 @@ impl<'p> Line<'p> {
         let mut opened = std::mem::take(&mut self.opened);
         let len = session.open(&frame, &mut opened)?.len();
         self.lap(Stage::Open, len);
-        let encoded = &opened[..len];
-        self.decoder
-            .decode(codec as u8, encoded, plain_len, &[], &mut self.proof)
-            .named("frame")?;
-        let decoded = if codec == Codec::Stored { Stage::Plain } else { Stage::Decode };
-        self.lap(decoded, plain.len());
+        let (codec_number, encoded) = (codec as u8, &opened[..len]);
+        let decoder = &mut self.decoder;
+        let decoded =
+            decoder.decode_in_place(codec_number, encoded, plain_len, &[], &mut self.proof);
+        let decoded = decoded.named("frame")?;
+        let now = thread_cpu();
+        self.spent.add(Stage::Decode, (now - self.clock).as_secs_f64(), plain.len() as u64);
+        self.clock = now;
         for row in &frame.chunks {
-            let chunk = &self.proof[row.offset as usize..][..row.len as usize];
+            let chunk = &decoded[row.offset as usize..][..row.len as usize];
             // The source may change meanwhile; what a backup makes of that is its own affair.
             std::hint::black_box(self.key.id(chunk) == row.id);
         }
@@ -391,11 +390,10 @@ impl<'p> Line<'p> {
     }
 }
 
-fn read_small(file: &File, sample: &Sample, bytes: &mut Vec<u8>) -> io::Result<()> {
+fn read_small(file: &File, sample: &Sample, buffer: &mut PageBuffer) -> io::Result<usize> {
     let stat = fstat(file)?;
     let _ = xattrs_of(file);
-    bytes.resize(sample.len.min(stat.size as usize) + 1, 0);
-    let read = read_full_at(file, sample.offset, bytes)?;
-    bytes.truncate(read.min(sample.len));
-    fstat(file).map(drop)
+    let room = buffer.room(sample.len.min(stat.size as usize) + 1);
+    let read = read_full_at(file, sample.offset, room)?;
+    fstat(file).map(|_| read.min(sample.len))
 }

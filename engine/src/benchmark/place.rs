@@ -2,6 +2,7 @@
 //! restored files. Nothing is published, nothing stays.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use crate::benchmark::data::{Rng, noise};
@@ -16,14 +17,16 @@ use crate::repo::Repo;
 use crate::repo::fetch::{Fetcher, FrameAt};
 use crate::repo::lookup::Index;
 use crate::store::Store;
+use crate::sys::buffer::PageBuffer;
 use crate::sys::clock::thread_cpu;
 use crate::sys::file::write_all_at;
 use crate::sys::place::PlaceDir;
 
 /// About a frame.
 const WRITE_BYTES: usize = 1 << 20;
-/// Restored files of all threads: long enough that to create one does not count.
-const FILES_BYTES: u64 = 256 << 20;
+/// A restored file: long enough that to create it does not count.
+const FILE_BYTES: u64 = 128 << 20;
+const LEAD_BYTES: usize = 1000;
 /// Of packs, as a restore reads them.
 const PIECE_BYTES: u64 = 8 << 20;
 const PIECES_MAX: usize = 64;
@@ -90,34 +93,38 @@ pub fn write_files(scratch: &Scratch, meter: &Meter) -> Result<Speed> {
     Ok(Speed { one, all })
 }
 
+/// All threads write one file, as they do when a large one is restored.
 fn write_rate(folder: &Path, threads: usize, meter: &Meter) -> std::io::Result<f64> {
-    let dir = PlaceDir::open_root(folder, false)?;
+    let (dir, name) = (PlaceDir::open_root(folder, false)?, b"file");
     let bytes = noise(WRITE_BYTES);
-    let (dir, bytes, room) = (&dir, &bytes, FILES_BYTES / threads as u64);
-    let run = |thread: usize| -> std::io::Result<f64> {
-        let name = format!("file-{thread}").into_bytes();
-        let (started, mut done, mut spent) = (Instant::now(), 0, 0.0);
-        while done == 0 || started.elapsed().as_secs_f64() < meter.seconds {
+    let started = Instant::now();
+    let (mut done, mut spent) = (0, 0.0);
+    while done == 0 || started.elapsed().as_secs_f64() < meter.seconds {
+        let (file, at) = (dir.create_file(name)?, AtomicU64::new(0));
+        let run = || -> std::io::Result<f64> {
+            let mut buffer = PageBuffer::default();
+            // Where in a buffer a chunk lies is anyone's guess.
+            let chunk = &mut buffer.room(LEAD_BYTES + bytes.len())[LEAD_BYTES..];
+            chunk.copy_from_slice(&bytes);
             let cpu = thread_cpu();
-            let file = dir.create_file(&name)?;
-            let mut at = 0;
-            while at < room && (at == 0 || started.elapsed().as_secs_f64() < meter.seconds) {
-                write_all_at(&file, at, bytes)?;
-                at += bytes.len() as u64;
+            loop {
+                let at = at.fetch_add(chunk.len() as u64, Ordering::Relaxed);
+                let is_over = at > 0 && started.elapsed().as_secs_f64() >= meter.seconds;
+                if at >= FILE_BYTES || is_over {
+                    return Ok((thread_cpu() - cpu).as_secs_f64());
+                }
+                write_all_at(&file, at, chunk)?;
             }
-            done += at;
-            spent += (thread_cpu() - cpu).as_secs_f64();
-            drop(file);
-            dir.remove(&name)?;
-        }
-        Ok(done as f64 / spent.max(1e-9))
-    };
-    let rates: Vec<std::io::Result<f64>> = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..threads).map(|n| scope.spawn(move || run(n))).collect();
-        threads.into_iter().map(join).collect()
-    });
-    let sum: f64 = rates.into_iter().sum::<std::io::Result<f64>>()?;
-    Ok(sum)
+        };
+        let spans: Vec<std::io::Result<f64>> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..threads).map(|_| scope.spawn(run)).collect();
+            threads.into_iter().map(join).collect()
+        });
+        done += file.metadata()?.len();
+        spent += spans.into_iter().sum::<std::io::Result<f64>>()?;
+        dir.remove(name)?;
+    }
+    Ok(done as f64 * threads as f64 / spent.max(1e-9))
 }
 
 /// Pieces of packs all over the repository's folder.

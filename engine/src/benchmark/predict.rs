@@ -172,7 +172,7 @@ pub const FIRST: [Stage; 11] = [
     Stage::Write,
 ];
 
-pub const RESTORE: [Stage; 4] = [Stage::Open, Stage::Decode, Stage::Plain, Stage::Verify];
+pub const RESTORE: [Stage; 3] = [Stage::Open, Stage::Decode, Stage::Verify];
 
 /// Two that work side by side, as far as there are threads for it.
 fn overlapped(a: f64, b: f64, threads: usize) -> f64 {

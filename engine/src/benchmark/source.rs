@@ -14,6 +14,7 @@ use crate::benchmark::data::Rng;
 use crate::benchmark::line::Sample;
 use crate::benchmark::meter::{Meter, join};
 use crate::error::{Error, Result};
+use crate::sys::buffer::PageBuffer;
 use crate::sys::clock::thread_cpu;
 use crate::sys::dir::Dir;
 use crate::sys::file::{CacheAdvice, advise, is_cached, read_full_at};
@@ -262,11 +263,11 @@ pub fn read(samples: &[Sample], evict: bool, seconds: f64, meter: &Meter) -> Res
     let cached = probes.iter().flatten().filter(|cached| **cached).count();
     let (next, started) = (AtomicUsize::new(0), Instant::now());
     let work = || {
-        let (mut buffer, cpu, mut bytes) = (vec![0; BUFFER_BYTES], thread_cpu(), 0);
+        let (mut buffer, cpu, mut bytes) = (PageBuffer::default(), thread_cpu(), 0);
         while let Some((file, sample)) = opened.get(next.fetch_add(1, Ordering::Relaxed)) {
             for at in (0..sample.len).step_by(BUFFER_BYTES) {
                 let room = BUFFER_BYTES.min(sample.len - at);
-                let read = read_full_at(file, sample.offset + at as u64, &mut buffer[..room]);
+                let read = read_full_at(file, sample.offset + at as u64, buffer.room(room));
                 bytes += read.unwrap_or(0) as u64;
             }
             if started.elapsed().as_secs_f64() > seconds || meter.watch.cancelled() {

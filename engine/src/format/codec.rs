@@ -110,6 +110,21 @@ impl Decoder {
         done
     }
 
+    /// As `decode`, without a copy where there is nothing to decode.
+    pub fn decode_in_place<'b>(
+        &mut self,
+        codec: u8,
+        encoded: &'b [u8],
+        plain_len: u32,
+        bases: &[&[u8]],
+        out: &'b mut Vec<u8>,
+    ) -> Result<&'b [u8], FormatError> {
+        if codec == Codec::Stored as u8 && bases.is_empty() && encoded.len() == plain_len as usize {
+            return Ok(encoded);
+        }
+        self.decode(codec, encoded, plain_len, bases, out).map(|()| &out[..])
+    }
+
     fn decode_inner(
         &mut self,
         codec: u8,
