@@ -1,14 +1,17 @@
 //! Criterion benches of the kernels the way in is made of, at the chunk sizes that matter (64 KiB
-//! and 1 MiB): chunking, hashing, compressing, filtering, sealing. One thread, data hot in cache
-//! where it fits. `cargo bench -p strongroom-bench --bench kernels -- FILTER` runs some of them.
+//! and 1 MiB): chunking, hashing, compressing, filtering, telling differences, and back; sealing and
+//! opening with each cipher. One thread, data hot in cache where it fits; the engine's functions, but
+//! for plain zstd, which is there to compare with. `cargo bench -p strongroom-bench --bench kernels -- FILTER` runs some of them.
 
 use std::hint::black_box;
 use std::time::Duration;
 
-use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use strongroom::backup::chunk::Chunker;
+use strongroom::benchmark::cipher_name;
 use strongroom::format::codec::{Codec, Decoder, Encoder, Predictor, Samples};
+use strongroom::format::id::{IdKey, RepositoryId, SessionId};
+use strongroom::format::seal::{Context, Label, Recipient, Sealer, Secret, Suite, frame_nonce};
 
 const KIB: usize = 1 << 10;
 const SIZES: [(&str, usize); 2] = [("64K", 64 * KIB), ("1M", 1024 * KIB)];
@@ -20,7 +23,7 @@ criterion_group! {
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(2))
         .sample_size(20);
-    targets = chunking, hashing, compressing, filtering, choosing, sealing
+    targets = chunking, hashing, compressing, filtering, choosing, deltas, decoding, sealing
 }
 criterion_main!(kernels);
 
@@ -53,11 +56,12 @@ fn count_chunks(chunker: Chunker, mut rest: &[u8]) -> usize {
 
 fn hashing(c: &mut Criterion) {
     let mut group = c.benchmark_group("identify");
+    let key = IdKey([7; 32]);
     for (size, len) in SIZES {
         let data = random(len);
         group.throughput(Throughput::Bytes(len as u64));
         group.bench_with_input(BenchmarkId::new("blake3-keyed", size), &data, |b, data| {
-            b.iter(|| blake3::keyed_hash(&[7; 32], black_box(data)));
+            b.iter(|| key.id(black_box(data)));
         });
     }
     group.finish();
@@ -82,7 +86,7 @@ fn compressing(c: &mut Criterion) {
 /// Codec 2 by each predictor, there and back.
 fn filtering(c: &mut Criterion) {
     let mut group = c.benchmark_group("filter");
-    let (mut encoder, mut decoder) = (Encoder::new(1), Decoder::new());
+    let (mut encoder, mut decoder) = (Encoder::new(), Decoder::new());
     let samples = Samples { width: 2, step: 1, row: 512 };
     for (size, len) in SIZES {
         let data = ct_like(len);
@@ -106,7 +110,7 @@ fn filtering(c: &mut Criterion) {
 /// What the choice of a codec costs: `encode` looks first, `encode_plain` does not.
 fn choosing(c: &mut Criterion) {
     let mut group = c.benchmark_group("choose");
-    let mut encoder = Encoder::new(1);
+    let mut encoder = Encoder::new();
     let mut encoded = Vec::new();
     let hint = Samples { width: 2, step: 1, row: 512 };
     for (size, len) in SIZES {
@@ -130,21 +134,86 @@ fn choosing(c: &mut Criterion) {
 
 fn sealing(c: &mut Criterion) {
     let mut group = c.benchmark_group("seal");
-    let key = UnboundKey::new(&AES_256_GCM, &[7; 32]).expect("32 bytes are a key");
-    let key = LessSafeKey::new(key);
-    for (size, len) in SIZES {
-        let mut data = random(len);
-        let mut ordinal = 0u64;
-        group.throughput(Throughput::Bytes(len as u64));
-        group.bench_function(BenchmarkId::new("aes-256-gcm", size), |b| {
-            b.iter(|| {
-                ordinal += 1;
-                let mut nonce = [0; 12];
-                nonce[..8].copy_from_slice(&ordinal.to_le_bytes());
-                let nonce = Nonce::assume_unique_for_key(nonce);
-                key.seal_in_place_separate_tag(nonce, Aad::empty(), &mut data)
+    for suite in [Suite::Aes256Gcm, Suite::ChaCha20Poly1305] {
+        let sealer = sealer(suite);
+        for (size, len) in SIZES {
+            let (mut data, mut ordinal) = (random(len), 0u64);
+            let name = |way| format!("{way}-{}", cipher_name(suite));
+            group.throughput(Throughput::Bytes(len as u64));
+            group.bench_function(BenchmarkId::new(name("seal"), size), |b| {
+                b.iter(|| {
+                    ordinal += 1;
+                    sealer.seal_slice_in_place(frame_nonce(ordinal), &[], &mut data)
+                });
             });
+            let (mut sealed, mut buffer) = (random(len), Vec::new());
+            sealer.seal_in_place(frame_nonce(0), &[], &mut sealed);
+            group.bench_function(BenchmarkId::new(name("open"), size), |b| {
+                b.iter(|| {
+                    buffer.clear();
+                    buffer.extend_from_slice(&sealed);
+                    sealer.open_in_place(frame_nonce(0), &[], &mut buffer, "frame").map(|p| p.len())
+                });
+            });
+        }
+    }
+    group.finish();
+}
+
+fn sealer(suite: Suite) -> Sealer {
+    let context = Context {
+        suite,
+        recipient: Recipient::Data,
+        epoch: 1,
+        repository: RepositoryId([1; 16]),
+        session: SessionId([2; 16]),
+        salt: [3; 32],
+    };
+    Sealer::new(&Secret([4; 32]), &context, Label::Frame)
+}
+
+/// Codec 3: a table of which one row in a hundred has changed, and its version before.
+fn deltas(c: &mut Criterion) {
+    let mut group = c.benchmark_group("delta");
+    let (mut encoder, mut decoder) = (Encoder::new(), Decoder::new());
+    for (size, len) in SIZES {
+        let old = csv_like(len);
+        let mut new = old.clone();
+        for at in (0..len).step_by(7_000) {
+            new[at] ^= 1;
+        }
+        let (mut encoded, mut plain) = (Vec::new(), Vec::new());
+        group.throughput(Throughput::Bytes(len as u64));
+        group.bench_function(BenchmarkId::new("encode", size), |b| {
+            b.iter(|| encoder.encode_delta(&old, black_box(&new), &mut encoded));
         });
+        encoder.encode_delta(&old, &new, &mut encoded);
+        group.bench_function(BenchmarkId::new("decode", size), |b| {
+            let codec = Codec::Delta as u8;
+            b.iter(|| decoder.decode(codec, &encoded, len as u32, &[&old], &mut plain));
+        });
+    }
+    group.finish();
+}
+
+/// What `encode` chose, undone.
+fn decoding(c: &mut Criterion) {
+    let mut group = c.benchmark_group("decode");
+    let (mut encoder, mut decoder) = (Encoder::new(), Decoder::new());
+    let hint = Samples { width: 2, step: 1, row: 512 };
+    for (size, len) in SIZES {
+        group.throughput(Throughput::Bytes(len as u64));
+        for (kind, data, hint) in [
+            ("csv", csv_like(len), None),
+            ("random", random(len), None),
+            ("ct", ct_like(len), Some(hint)),
+        ] {
+            let (mut buffer, mut plain) = (Vec::new(), Vec::new());
+            let (codec, encoded) = encoder.encode(&data, hint, &mut buffer);
+            group.bench_function(BenchmarkId::new(kind, size), |b| {
+                b.iter(|| decoder.decode(codec as u8, encoded, len as u32, &[], &mut plain));
+            });
+        }
     }
     group.finish();
 }

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, value_parser};
 
 use crate::{
-    backup, check, completions, dump, forget, help, hold, init, key, ls, prune, repair, restore,
-    snapshots, stats,
+    backup, benchmark, check, completions, dump, forget, help, hold, init, key, ls, prune, repair,
+    restore, snapshots, stats,
 };
 
 /// Deduplicating, encrypted backups of data that must not be lost, leaked or quietly changed
@@ -91,6 +91,7 @@ pub(crate) enum Command {
     Prune(prune::PruneArgs),
     Repair(repair::RepairArgs),
     Key(key::KeyArgs),
+    Benchmark(benchmark::BenchmarkArgs),
     Completions(completions::CompletionsArgs),
     /// Print docs/cli.md
     #[command(name = "__markdown", hide = true)]

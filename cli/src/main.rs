@@ -4,6 +4,7 @@
 
 mod args;
 mod backup;
+mod benchmark;
 mod check;
 mod completions;
 mod dump;
@@ -85,6 +86,7 @@ fn start(cli: &Cli, out: Output) -> Result<Exit, Fail> {
         Command::Prune(args) => prune::run(&tool, args),
         Command::Repair(args) => repair::run(&tool, args),
         Command::Key(args) => key::run(&tool, args),
+        Command::Benchmark(args) => benchmark::run(&tool, args),
         Command::Completions(args) => completions::run(&tool, args),
         Command::Reference => reference::run(&tool),
     }

@@ -74,6 +74,11 @@ impl Settings {
         })
     }
 
+    /// For commands that do with a repository and without.
+    pub(crate) fn has_repo(&self) -> bool {
+        self.repo.is_some()
+    }
+
     /// For `-v`: each setting with its origin.
     pub(crate) fn origins(&self) -> Vec<String> {
         let mut lines = Vec::new();

@@ -53,6 +53,7 @@ use crate::watch::Watch;
 use large::LargeChunk;
 use walk::{DirNode, Roots};
 use work::{Work, Worker};
+pub use work::{bundle_limits, chunker_of};
 
 /// `true`: leave this absolute path (and all below it) out. The second argument: is it a directory?
 pub type PathFilter = Box<dyn Fn(&[u8], bool) -> bool + Send + Sync>;

@@ -7,9 +7,11 @@
 //!
 //! `backup::run`, `restore::run`, `browse`, `maintain::check` and `maintain::keys` are what a
 //! program calls; each takes an opened `repo::Repo` and a `watch::Watch` that is told what happens.
+//! `benchmark::run` measures what they are made of and says what bounds them.
 //! The engine never prints, exits, or reads the environment.
 
 pub mod backup;
+pub mod benchmark;
 pub mod browse;
 pub mod env;
 pub mod error;

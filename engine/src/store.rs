@@ -81,6 +81,12 @@ pub trait Staged: Send {
     /// Appends. After an error the stage MUST NOT be committed; drop it.
     fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError>;
 
+    /// Makes what was written so far durable, still without a name: what `commit` does first. For
+    /// measuring; a store that has no such step does nothing.
+    fn sync(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// Makes the object visible under `name`. On `Ok(Created)` the content MUST be durable; the
     /// name is durable only after [`Store::make_durable`].
     fn commit(self: Box<Self>, name: &ObjectName) -> Result<Put, StoreError>;

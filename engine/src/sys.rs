@@ -1,6 +1,7 @@
 //! The operating system's file API, as the rest of the engine sees it.
 //!
 //! - [`buffer`]: memory that the kernel copies into at full speed.
+//! - [`clock`]: processor time, for measuring.
 //! - [`dir`]: the way in: directories by handle, names as bytes, one `statx` a file.
 //! - [`fault`]: how tests make any of these fail.
 //! - [`file`]: bytes of an open file: full reads, holes, cache advice.
@@ -16,6 +17,7 @@
 //! Linux is first class; calls that only Linux has stay behind the functions of this module.
 
 pub mod buffer;
+pub mod clock;
 pub mod dir;
 pub mod fault;
 pub mod file;

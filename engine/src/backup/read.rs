@@ -24,7 +24,7 @@ use crate::sys::stat::{Kind, Stat, Time, fstat};
 use crate::watch::{Counter, ProblemKind};
 
 /// Files from here on are mapped and shared between workers.
-const LARGE_BYTES: u64 = 4 << 20;
+pub const LARGE_BYTES: u64 = 4 << 20;
 /// How often a file is read that changes while it is read.
 pub const ATTEMPTS: u32 = 3;
 

@@ -16,7 +16,7 @@ use crate::env::TimeNs;
 use crate::error::{Error, Result};
 use crate::format::codec::{Decoder, Encoder};
 use crate::format::id::SessionId;
-use crate::format::repo::ChunkerSpec;
+use crate::format::repo::{ChunkerSpec, RepoFile};
 use crate::format::snapshot::Counts;
 use crate::format::snapshot::Directory;
 use crate::repo::Repo;
@@ -26,6 +26,19 @@ use crate::repo::packer::{OpenPack, Packer};
 use crate::sys::buffer::PageBuffer;
 use crate::sys::host::Owners;
 use crate::watch::{Counter, Problem, ProblemKind, Tally, Watch};
+
+pub fn chunker_of(file: &RepoFile) -> Chunker {
+    match file.chunker {
+        ChunkerSpec::WindowedMinimum { min, max } => Chunker::MinCdc { min, max },
+        ChunkerSpec::FastCdc { min, average: avg, max } => Chunker::FastCdc { min, avg, max },
+    }
+}
+
+/// `Work::bundle_below_bytes` and `Work::bundle_bytes`.
+pub fn bundle_limits(file: &RepoFile) -> (usize, usize) {
+    // Between the 512 KiB and 1 MiB of DESIGN.md, 4, where packs are large enough.
+    (file.chunker.min_bytes() as usize / 2, (768 << 10).min(file.pack_size as usize / 16))
+}
 
 /// One backup, as all its threads see it.
 pub struct Work<'w> {
@@ -95,6 +108,7 @@ impl<'w> Work<'w> {
         let tally = Tally::default();
         tally.add(Counter::Unread, missing);
         let (quit_in, quit) = bounded(0);
+        let (bundle_below_bytes, bundle_bytes) = bundle_limits(repo.file());
         Self {
             repo,
             options,
@@ -102,15 +116,9 @@ impl<'w> Work<'w> {
             packer,
             before,
             journal,
-            chunker: match repo.file().chunker {
-                ChunkerSpec::WindowedMinimum { min, max } => Chunker::MinCdc { min, max },
-                ChunkerSpec::FastCdc { min, average: avg, max } => {
-                    Chunker::FastCdc { min, avg, max }
-                }
-            },
-            bundle_below_bytes: repo.file().chunker.min_bytes() as usize / 2,
-            // Between the 512 KiB and 1 MiB of DESIGN.md, 4, where packs are large enough.
-            bundle_bytes: (768 << 10).min(repo.file().pack_size as usize / 16),
+            chunker: chunker_of(repo.file()),
+            bundle_below_bytes,
+            bundle_bytes,
             owners: Owners::new(),
             links: HardLinks::default(),
             ahead: Ahead::new(repo.file().pack_size),

@@ -11,6 +11,8 @@ use std::os::unix::fs::FileExt;
 
 use rustix::fs::{Advice, FallocateFlags, SeekFrom, fadvise, fallocate, seek};
 use rustix::io::Errno;
+#[cfg(target_os = "linux")]
+use rustix::io::{ReadWriteFlags, preadv2};
 
 use super::fault;
 
@@ -121,6 +123,24 @@ pub fn is_zero_run(bytes: &[u8]) -> bool {
     }
 }
 
+/// Whether the page at `offset` is in the page cache; `None` where the system cannot tell.
+#[cfg(target_os = "linux")]
+pub fn is_cached(file: &File, offset: u64) -> Option<bool> {
+    let mut byte = [0];
+    let mut room = [io::IoSliceMut::new(&mut byte)];
+    // A read that would have to wait for the disk is refused.
+    match preadv2(file, &mut room, offset, ReadWriteFlags::NOWAIT) {
+        Ok(1) => Some(true),
+        Err(Errno::AGAIN) => Some(false),
+        _ => None,
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+pub fn is_cached(_file: &File, _offset: u64) -> Option<bool> {
+    None
+}
+
 /// Advises the page cache about `offset..offset + len`, to the end if `len` is 0. Advice is never
 /// needed for correctness, so its errors are dropped.
 pub fn advise(file: &File, offset: u64, len: u64, advice: CacheAdvice) {
@@ -136,7 +156,7 @@ pub fn advise(file: &File, offset: u64, len: u64, advice: CacheAdvice) {
 mod tests {
     use std::io;
 
-    use super::{is_zero_run, read_full_at, write_all_at, write_zeros};
+    use super::{is_cached, is_zero_run, read_full_at, write_all_at, write_zeros};
 
     #[test]
     fn zero_runs() {
@@ -149,6 +169,16 @@ mod tests {
                 bytes[at] = 0;
             }
         }
+    }
+
+    #[test]
+    fn what_was_just_written_is_cached() -> io::Result<()> {
+        let file = tempfile::tempfile()?;
+        write_all_at(&file, 0, &[7; 10_000])?;
+        // Some file systems do not say.
+        assert_ne!(is_cached(&file, 5_000), Some(false));
+        assert_eq!(is_cached(&file, 20_000), None, "beyond the end");
+        Ok(())
     }
 
     #[test]

@@ -118,6 +118,13 @@ impl Staged for Temporary {
         })
     }
 
+    fn sync(&mut self) -> Result<(), StoreError> {
+        let synced = fault::pass("store sync").and_then(|()| self.file.sync_data());
+        synced.map_err(|error| {
+            StoreError::from_io(&format!("{TEMPORARY_FOLDER}/{}", self.name), "write", error)
+        })
+    }
+
     fn commit(self: Box<Self>, name: &ObjectName) -> Result<Put, StoreError> {
         self.publish(name)
     }
@@ -167,6 +174,28 @@ mod tests {
         assert_eq!(second.settle(&name).unwrap(), Put::Existed);
         drop(second);
         assert_eq!(store.get(&name, 10).unwrap(), b"first");
+        assert_eq!(names_in(&store.root.folder("tmp").unwrap()).unwrap(), [""; 0]);
+    }
+
+    /// How `benchmark` measures a disk: durable, and nobody ever sees it.
+    #[test]
+    fn synced_is_not_yet_published() {
+        let place = tempfile::tempdir().unwrap();
+        let store = LocalStore::create(&place.path().join("store")).unwrap();
+        let mut staged = store.stage().unwrap();
+        staged.write(b"first").unwrap();
+        staged.sync().unwrap();
+        let mut names = Vec::new();
+        store.list("", &mut |name, _| names.push(name)).unwrap();
+        assert_eq!(names, []);
+        staged.write(b", second").unwrap();
+        let name = ObjectName::new("packs/a").unwrap();
+        assert_eq!(staged.commit(&name).unwrap(), Put::Created);
+        assert_eq!(store.get(&name, 20).unwrap(), b"first, second");
+        let mut dropped = store.stage().unwrap();
+        dropped.write(b"third").unwrap();
+        dropped.sync().unwrap();
+        drop(dropped);
         assert_eq!(names_in(&store.root.folder("tmp").unwrap()).unwrap(), [""; 0]);
     }
 
