@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What takes minutes, disk or root, on the release binary: a directory of a million entries, a sparse file of 100 GB, a full disk, a
-# prune of millions of chunks.
+# prune of millions of chunks, an index of many more (INDEX_CHUNKS=100000000 takes 13 GB of disk).
 # Prints findings; exits 1 if one fails. Not part of the test suite, which has scaled twins of each.
 #   scripts/heavy.sh [WORK FOLDER, default a new one in /tmp]     ENTRIES=1000000 SPARSE=100G scripts/heavy.sh
 set -uo pipefail
@@ -85,4 +85,8 @@ fi
 echo "A prune of ${CHUNKS:=2000000} chunks, half of them dead (sparse files for packs)"
 CHUNKS=$CHUNKS cargo test --release --quiet --package strongroom-engine --lib -- --ignored --nocapture half_of_many | grep -E "^prune of|^again"
 verdict "what is dead is freed, and nothing else" "${PIPESTATUS[0]}"
+
+echo "An index of ${INDEX_CHUNKS:=10000000} chunks in ${INDEX_RUNS:=100} runs"
+cargo run --release --quiet --package strongroom-bench --bin index_scale -- "$INDEX_CHUNKS" "$INDEX_RUNS" "$work/index"
+verdict "filled, opened, asked" $?
 exit $failed
