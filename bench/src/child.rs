@@ -1,20 +1,24 @@
 //! Runs one command and says what it cost: wall time, CPU time, peak memory. The one place of this
 //! crate with `unsafe`, as neither std nor rustix offers `wait4`.
 //!
-//! Peak memory is the kernel's `ru_maxrss`: the largest resident set of the child or of any child it
-//! waited for itself, in which pages of mapped files count too, so a tool that maps its source looks
-//! larger than its anonymous memory. The child also starts with the resident set of the runner
-//! (Linux charges the memory map that exec replaces), so the runner keeps itself small.
+//! Peak memory is told twice: the kernel's `ru_maxrss`, in which pages of mapped files count too (the
+//! child also starts with the resident set of the runner, as Linux charges the memory map that exec
+//! replaces), and the largest anonymous resident set of the child itself, looked at every few
+//! milliseconds, so that a short peak may be missed.
 
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// Bytes of a failed command's output that the error shows.
 const SHOWN_BYTES: usize = 2000;
+/// Between two looks at the child's anonymous memory.
+const LOOK_EVERY: Duration = Duration::from_millis(4);
 
 #[derive(Clone, Copy, Debug)]
 pub struct Cost {
@@ -22,6 +26,7 @@ pub struct Cost {
     /// User and system time of the child and of what it waited for.
     pub cpu: Duration,
     pub peak_rss_bytes: u64,
+    pub peak_anonymous_bytes: u64,
 }
 
 /// Runs `command` to its end with its output in `log`; an exit code other than 0 is an error.
@@ -32,15 +37,39 @@ pub fn run(mut command: Command, log: &Path) -> io::Result<Cost> {
     let child = command.spawn().map_err(|error| {
         io::Error::new(error.kind(), format!("starting {:?}: {error}", command.get_program()))
     })?;
-    let (status, usage) = wait4(child.id() as libc::pid_t)?;
-    let wall = started.elapsed();
+    let pid = child.id();
+    let ended = AtomicBool::new(false);
+    let (waited, wall, peak_anonymous_bytes) = thread::scope(|scope| {
+        let looker = scope.spawn(|| peak_anonymous_bytes(pid, &ended));
+        let waited = wait4(pid as libc::pid_t);
+        let wall = started.elapsed();
+        ended.store(true, Ordering::Relaxed);
+        looker.thread().unpark();
+        (waited, wall, looker.join().unwrap_or(0))
+    });
+    let (status, usage) = waited?;
     if !status.success() {
         let output = fs::read(log)?;
         let shown = String::from_utf8_lossy(&output[output.len().saturating_sub(SHOWN_BYTES)..]);
         return Err(io::Error::other(format!("{command:?} ended with {status}:\n{shown}")));
     }
     let cpu = duration(usage.ru_utime) + duration(usage.ru_stime);
-    Ok(Cost { wall, cpu, peak_rss_bytes: usage.ru_maxrss as u64 * 1024 })
+    let peak_rss_bytes = usage.ru_maxrss as u64 * 1024;
+    Ok(Cost { wall, cpu, peak_rss_bytes, peak_anonymous_bytes })
+}
+
+/// The most that any look saw until the process `ended`.
+fn peak_anonymous_bytes(pid: u32, ended: &AtomicBool) -> u64 {
+    let status = format!("/proc/{pid}/status");
+    let mut peak = 0;
+    while !ended.load(Ordering::Relaxed) {
+        let text = fs::read_to_string(&status).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+        let kib = line.and_then(|rest| rest.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+        peak = peak.max(kib.unwrap_or(0) * 1024);
+        thread::park_timeout(LOOK_EVERY);
+    }
+    peak
 }
 
 fn duration(time: libc::timeval) -> Duration {
@@ -89,6 +118,7 @@ mod tests {
         assert!(cost.cpu > Duration::from_millis(5), "{cost:?}");
         assert!(cost.wall >= Duration::from_millis(5), "{cost:?}");
         assert!(cost.peak_rss_bytes > 100 << 10, "{cost:?}");
+        assert!((1..cost.peak_rss_bytes).contains(&cost.peak_anonymous_bytes), "{cost:?}");
     }
 
     #[test]

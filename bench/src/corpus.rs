@@ -15,6 +15,8 @@ const ROWS_PER_APPEND: u64 = 500;
 /// Bytes of a CSV row on average, which turns a size into a row count.
 const ROW_BYTES: u64 = 108;
 const INCOMPRESSIBLE_FILES: u64 = 4;
+/// Of each file of a tiny source.
+const TINY_BYTES: usize = 2 << 10;
 const SMALL_BYTES_MIN: u64 = 1 << 10;
 const SMALL_BYTES_MAX: u64 = 16 << 10;
 
@@ -22,10 +24,16 @@ const SMALL_BYTES_MAX: u64 = 16 << 10;
 pub enum Kind {
     /// Four files of random bytes, as archives and encrypted exports are.
     Incompressible,
+    /// The same in one file.
+    OneFile,
     /// Tables of an EDC export.
     Csv,
     /// The same tables a night later: 1 % of the rows changed, 0.2 % appended.
     CsvNight2,
+    /// The tables in one ZIP, deflated as EDC systems do; the size is that of the tables.
+    Zip,
+    /// The ZIP a night later.
+    ZipNight2,
     /// CT slices, 512 × 512 × 16 bit, as DICOM Part 10 files.
     Ct,
     /// The same slices exported again: other file names, UIDs and subject, private elements before
@@ -33,6 +41,8 @@ pub enum Kind {
     CtReexport,
     /// Files of 1 to 16 KiB of XML and notes in nested folders.
     Small,
+    /// Three small files whatever size is asked for: what a command costs in any case.
+    Tiny,
 }
 
 impl Kind {
@@ -40,8 +50,9 @@ impl Kind {
     pub fn next(self) -> Option<Kind> {
         match self {
             Kind::Csv => Some(Kind::CsvNight2),
+            Kind::Zip => Some(Kind::ZipNight2),
             Kind::Ct => Some(Kind::CtReexport),
-            Kind::Incompressible | Kind::CsvNight2 | Kind::CtReexport | Kind::Small => None,
+            _ => None,
         }
     }
 }
@@ -58,12 +69,16 @@ pub struct Spec {
 pub fn generate(spec: Spec, folder: &Path) -> io::Result<()> {
     fs::create_dir_all(folder)?;
     match spec.kind {
-        Kind::Incompressible => incompressible(spec, folder),
+        Kind::Incompressible => incompressible(spec, folder, INCOMPRESSIBLE_FILES),
+        Kind::OneFile => incompressible(spec, folder, 1),
         Kind::Csv => csv(spec, folder, 1),
         Kind::CsvNight2 => csv(spec, folder, 2),
+        Kind::Zip => zip(spec, folder, 1),
+        Kind::ZipNight2 => zip(spec, folder, 2),
         Kind::Ct => ct(spec, folder, false),
         Kind::CtReexport => ct(spec, folder, true),
         Kind::Small => small(spec, folder),
+        Kind::Tiny => tiny(spec, folder),
     }
 }
 
@@ -101,11 +116,11 @@ fn create(path: PathBuf) -> io::Result<BufWriter<File>> {
     Ok(BufWriter::with_capacity(1 << 20, File::create(path)?))
 }
 
-fn incompressible(spec: Spec, folder: &Path) -> io::Result<()> {
-    for file in 0..INCOMPRESSIBLE_FILES {
+fn incompressible(spec: Spec, folder: &Path, files: u64) -> io::Result<()> {
+    for file in 0..files {
         let mut rng = Rng::at(spec.seed, file);
         let mut out = create(folder.join(format!("archive-{file}.bin")))?;
-        for _ in 0..spec.size_bytes / INCOMPRESSIBLE_FILES / 8 {
+        for _ in 0..spec.size_bytes / files / 8 {
             out.write_all(&rng.next().to_le_bytes())?;
         }
         out.flush()?;
@@ -132,6 +147,24 @@ fn csv(spec: Spec, folder: &Path, night: u64) -> io::Result<()> {
         out.flush()?;
     }
     Ok(())
+}
+
+/// One `export.zip`; every entry has the same time, so that equal tables give equal bytes.
+fn zip(spec: Spec, folder: &Path, night: u64) -> io::Result<()> {
+    let tables = folder.join("tables");
+    fs::create_dir_all(&tables)?;
+    csv(spec, &tables, night)?;
+    let mut out = zip::ZipWriter::new(create(folder.join("export.zip"))?);
+    let deflated = zip::write::SimpleFileOptions::default()
+        .compression_method(zip::CompressionMethod::Deflated)
+        .last_modified_time(zip::DateTime::default());
+    for (name, _) in TABLES {
+        let name = format!("{name}.csv");
+        out.start_file(&name, deflated).map_err(io::Error::other)?;
+        io::copy(&mut File::open(tables.join(&name))?, &mut out)?;
+    }
+    out.finish().map_err(io::Error::other)?.flush()?;
+    fs::remove_dir_all(tables)
 }
 
 const CSV_HEAD: &str =
@@ -217,6 +250,18 @@ fn small(spec: Spec, folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
+fn tiny(spec: Spec, folder: &Path) -> io::Result<()> {
+    for file in 0..3 {
+        let mut rng = Rng::at(spec.seed, file);
+        let mut text = String::new();
+        while text.len() < TINY_BYTES {
+            push_item(&mut text, &mut rng);
+        }
+        fs::write(folder.join(format!("note-{file}.xml")), text)?;
+    }
+    Ok(())
+}
+
 fn push_item(text: &mut String, rng: &mut Rng) {
     let (test, unit) = TESTS[rng.below(8) as usize];
     let word =
@@ -255,16 +300,18 @@ mod tests {
     fn corpora_are_the_same_bytes_everywhere() {
         for (kind, golden) in [
             (Kind::Incompressible, "a069d3b7d443ab76"),
+            (Kind::OneFile, "e880dd2a03c600d9"),
             (Kind::Csv, "dca8c0a8ad9bfb22"),
             (Kind::CsvNight2, "4037120f90df5197"),
             (Kind::Ct, "7ea2177e237bf761"),
             (Kind::CtReexport, "78924fe8d529dd79"),
             (Kind::Small, "01d692be230ce822"),
+            (Kind::Tiny, "be10fc98e5cc01fa"),
         ] {
             let folder = tempfile::tempdir().expect("a folder");
             generate(spec(kind), folder.path()).expect("generated");
             let tree = tree::summary(folder.path()).expect("read");
-            let off = tree.bytes.abs_diff(2 * MIB);
+            let off = tree.bytes.abs_diff(if kind == Kind::Tiny { 6 << 10 } else { 2 * MIB });
             assert!(off < MIB / 5, "{kind:?} is {off} bytes off its size");
             assert_eq!(&tree.digest.to_hex()[..16], golden, "{kind:?}");
         }
@@ -293,6 +340,28 @@ mod tests {
         assert!(appended * 600 > before.len(), "only {appended} rows were appended");
         let permille = (new - appended) * 1000 / before.len();
         assert!((8..=12).contains(&permille), "{permille} per mille of the rows changed");
+    }
+
+    #[test]
+    fn a_zip_holds_the_tables_of_its_night() {
+        for (zipped, plain) in [(Kind::Zip, Kind::Csv), (Kind::ZipNight2, Kind::CsvNight2)] {
+            let (one, two) = (tempfile::tempdir().expect("one"), tempfile::tempdir().expect("two"));
+            generate(spec(zipped), one.path()).expect("generated");
+            generate(spec(plain), two.path()).expect("generated");
+            let file = fs::File::open(one.path().join("export.zip")).expect("is there");
+            assert!(file.metadata().expect("stat").len() < MIB, "it is deflated");
+            let mut archive = zip::ZipArchive::new(file).expect("a ZIP");
+            assert_eq!(archive.len(), 4);
+            for at in 0..archive.len() {
+                let mut entry = archive.by_index(at).expect("an entry");
+                let name = entry.name().expect("UTF-8").into_owned();
+                let mut text = String::new();
+                std::io::Read::read_to_string(&mut entry, &mut text).expect("inflates");
+                let table = fs::read_to_string(two.path().join(&name)).expect("a table");
+                assert!(text == table, "{name}");
+            }
+            assert_eq!(fs::read_dir(one.path()).expect("listed").count(), 1);
+        }
     }
 
     /// Header and pixel data of a slice.

@@ -32,6 +32,8 @@ pub enum Case {
     Restore,
     RestoreAgain,
     Check,
+    /// The backups, listed: the fixed cost of a command.
+    List,
     /// Of a source that has a second version: CSV tables a night later, CT exported again.
     Next,
     RestoreNext,
@@ -47,6 +49,7 @@ impl Case {
             Case::Restore => "restore to empty",
             Case::RestoreAgain => "restore again over it",
             Case::Check => "check, all data read",
+            Case::List => "list of backups",
             Case::Next => "next version",
             Case::RestoreNext => "restore of the next version",
         }
@@ -255,6 +258,9 @@ impl<'a> Bout<'a> {
             && let Some(check) = self.tool.check(&self.places)
         {
             self.measure(Case::Check, check)?;
+        }
+        if self.wants(Case::List) {
+            self.measure(Case::List, self.tool.list(&self.places))?;
         }
         if self.wants(Case::Next)
             && let Some((next, digest)) = &self.corpus.next

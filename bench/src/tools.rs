@@ -174,6 +174,17 @@ impl Tool {
         Some(command)
     }
 
+    /// Lists the backups: little more than the fixed cost of a command.
+    pub fn list(self, places: &Places) -> Command {
+        let mut command = self.base(places);
+        match self {
+            Tool::Strongroom | Tool::Restic | Tool::Rustic => command.arg("snapshots"),
+            Tool::Bupstash => command.args(["list", "-k"]).arg(&places.key),
+            Tool::Borg => command.arg("list").arg(&places.repository),
+        };
+        command
+    }
+
     /// Where the source's own contents lie after a restore: below its absolute path, or at once.
     pub fn restored(self, places: &Places) -> PathBuf {
         match self {

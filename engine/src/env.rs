@@ -54,7 +54,7 @@ impl Env {
     pub fn fill(&self, bytes: &mut [u8]) {
         match &*self.source {
             // Without randomness nothing may be sealed; there is no way on.
-            Source::System => aws_lc_rs::rand::fill(bytes).expect("the system's randomness fails"),
+            Source::System => getrandom::fill(bytes).expect("the system's randomness fails"),
             Source::Seeded { seed, draws, .. } => {
                 let draw = draws.fetch_add(1, Ordering::Relaxed);
                 blake3::Hasher::new_keyed(seed)

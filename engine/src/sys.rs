@@ -1,5 +1,6 @@
 //! The operating system's file API, as the rest of the engine sees it.
 //!
+//! - [`buffer`]: memory that the kernel copies into at full speed.
 //! - [`dir`]: the way in: directories by handle, names as bytes, one `statx` a file.
 //! - [`fault`]: how tests make any of these fail.
 //! - [`file`]: bytes of an open file: full reads, holes, cache advice.
@@ -8,11 +9,13 @@
 //! - [`place`]: the way back: writing below a directory and never outside of it.
 //! - [`host`]: owner names, host name, page size, what the CPU and the file system are.
 //! - [`stat`]: the plain values that the others speak in.
+//! - [`wipe`]: values that are overwritten when they are dropped.
 //!
 //! Errors are `std::io::Error`; callers add the path. Nothing here knows of repositories, formats or
-//! policy, and all names are raw bytes. All `unsafe` of the engine but SIMD is in `map` and `host`.
+//! policy, and all names are raw bytes. All `unsafe` of the engine but SIMD is in `map`, `host` and `wipe`.
 //! Linux is first class; calls that only Linux has stay behind the functions of this module.
 
+pub mod buffer;
 pub mod dir;
 pub mod fault;
 pub mod file;
@@ -21,3 +24,4 @@ pub mod map;
 pub mod meta;
 pub mod place;
 pub mod stat;
+pub mod wipe;

@@ -68,7 +68,7 @@ impl Codecs {
         let predictor = PREDICTORS[input.below(4)];
         let (samples, lead) = (hint(input), input.byte() % 9);
         let plain = plain(input);
-        let encoder = self.encoder.get_or_insert_with(|| Encoder::new(1));
+        let encoder = self.encoder.get_or_insert_with(|| Encoder::new());
         let told = encoder.encode_numeric(samples, predictor, lead, &plain, &mut self.encoded);
         if told.is_some() {
             self.comes_back(Codec::Numeric, &plain);
@@ -78,7 +78,7 @@ impl Codecs {
     fn encode_with_any_hint(&mut self, input: &mut Input<'_>) {
         let samples = (input.below(4) > 0).then(|| hint(input));
         let plain = plain(input);
-        let encoder = self.encoder.get_or_insert_with(|| Encoder::new(1));
+        let encoder = self.encoder.get_or_insert_with(|| Encoder::new());
         let (codec, encoded) = encoder.encode(&plain, samples, &mut self.buffer);
         assert!(encoded.len() <= plain.len(), "stored in more than it takes");
         self.encoded = encoded.to_vec();

@@ -237,15 +237,10 @@ impl Worker<'_> {
         }
         let session = self.work.packer.session();
         let encoded = session.open(frame, &mut self.opened)?;
-        let plain = if frame.codec == Codec::Stored && encoded.len() == frame.plain_len as usize {
-            encoded
-        } else {
-            let codec = frame.codec as u8;
-            self.decoder
-                .decode(codec, encoded, frame.plain_len, bases, &mut self.proof)
-                .named("new frame")?;
-            &self.proof[..]
-        };
+        let plain = self
+            .decoder
+            .decode_in_place(frame.codec as u8, encoded, frame.plain_len, bases, &mut self.proof)
+            .named("new frame")?;
         for row in &frame.chunks {
             let chunk = &plain[row.offset as usize..][..row.len as usize];
             if self.work.id(frame.recipient, chunk)? != row.id {

@@ -206,10 +206,11 @@ impl Worker<'_> {
         old: Option<&Old>,
     ) -> Result<io::Result<Vec<Piece>>> {
         let mut buffer = std::mem::take(&mut self.file);
+        let mut size = 0;
         for attempt in 1..=ATTEMPTS {
-            // One byte more than expected, to see whether it grew.
-            buffer.resize(stat.size as usize + 1, 0);
-            let read = read_full_at(file, 0, &mut buffer).and_then(|n| {
+            // Whether it grew is seen by its size afterwards; files of /proc say that they have none.
+            let room = buffer.room((stat.size as usize).max(1));
+            let read = read_full_at(file, 0, room).and_then(|n| {
                 self.work.count(Counter::BytesRead, n as u64);
                 Ok((n, fstat(file)?))
             });
@@ -217,7 +218,7 @@ impl Worker<'_> {
                 Ok(read) => read,
                 Err(error) => return Ok(Err(error)),
             };
-            buffer.truncate(n);
+            size = n;
             let steady = n as u64 == stat.size && unmoved(&stat, &after);
             if steady || attempt == ATTEMPTS || after.size >= LARGE_BYTES {
                 if !steady {
@@ -229,12 +230,12 @@ impl Worker<'_> {
             entry.mtime = time(after.mtime);
             entry.ctime = Some(time(after.ctime));
         }
-        entry.size = Some(buffer.len() as u64);
+        entry.size = Some(size as u64);
         let mut pieces = Vec::new();
-        let mut rest = &buffer[..];
+        let mut rest = &*buffer.room(size);
         let mut cutter = Cutter::new(self.work.chunker, rest);
         while let Some(Cut { len, samples }) = cutter.next(rest, true) {
-            let old = old.map(|old| (old, (buffer.len() - rest.len()) as u64));
+            let old = old.map(|old| (old, (size - rest.len()) as u64));
             let (chunk, after) = rest.split_at(len);
             let id = self.store(Recipient::Data, chunk, About { samples, old, private: true })?;
             pieces.push(Piece::Chunk { id, len: len as u32 });

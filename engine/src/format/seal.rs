@@ -1,11 +1,15 @@
 //! Sealing (`docs/format.md`, section 4): contexts, derived keys with their commitment, frames,
-//! block streams, record bodies. Salts, secrets and ordinals come from the caller. AEAD and HKDF
-//! are aws-lc-rs.
+//! block streams, record bodies. Salts, secrets and ordinals come from the caller. The AEADs are
+//! `cipher`'s, HKDF is aws-lc-rs.
+
+mod cipher;
 
 use std::fmt;
 
-use aws_lc_rs::{aead, constant_time, hkdf};
+use aws_lc_rs::{constant_time, hkdf};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+use self::cipher::Cipher;
 
 use super::id::{RepositoryId, SessionId, hash};
 use super::kind::Kind;
@@ -42,13 +46,6 @@ impl Suite {
             1 => Some(Suite::Aes256Gcm),
             2 => Some(Suite::ChaCha20Poly1305),
             _ => None,
-        }
-    }
-
-    fn algorithm(self) -> &'static aead::Algorithm {
-        match self {
-            Suite::Aes256Gcm => &aead::AES_256_GCM,
-            Suite::ChaCha20Poly1305 => &aead::CHACHA20_POLY1305,
         }
     }
 }
@@ -183,7 +180,7 @@ pub(crate) fn check_commit(a: &[u8; 32], b: &[u8; 32], object: &'static str) -> 
 
 /// The key that one secret gives for one context and label. `Sync`: worker threads share it.
 pub struct Sealer {
-    key: aead::LessSafeKey,
+    key: Cipher,
     commit: [u8; COMMIT_LEN],
     context_hash: [u8; 32],
 }
@@ -199,8 +196,7 @@ impl Sealer {
         let context_hash = hash(&context.to_bytes());
         let (key, commit) =
             derive(&secret.0, &context.salt, &[&label.to_bytes(), context_hash.as_slice()]);
-        let key = aead::UnboundKey::new(context.suite.algorithm(), &key.0).expect("32 bytes");
-        Sealer { key: aead::LessSafeKey::new(key), commit, context_hash }
+        Sealer { key: Cipher::new(context.suite, &key.0), commit, context_hash }
     }
 
     /// For reading: the stored commitment must be that of the derived key.
@@ -237,10 +233,7 @@ impl Sealer {
         aad: &[u8],
         buf: &mut [u8],
     ) -> [u8; TAG_LEN] {
-        let nonce = aead::Nonce::assume_unique_for_key(nonce);
-        let tag = self.key.seal_in_place_separate_tag(nonce, aead::Aad::from(aad), buf);
-        let tag = tag.expect("lengths are far below the limits of the AEADs");
-        tag.as_ref().try_into().expect("a tag has 16 bytes")
+        self.key.seal(nonce, aad, buf)
     }
 
     /// Decrypts ciphertext and tag; the plain bytes are a prefix of `buf`.
@@ -251,9 +244,7 @@ impl Sealer {
         buf: &'a mut [u8],
         object: &'static str,
     ) -> Result<&'a mut [u8]> {
-        let nonce = aead::Nonce::assume_unique_for_key(nonce);
-        let plain = self.key.open_in_place(nonce, aead::Aad::from(aad), buf);
-        plain.map_err(|_| FormatError::Altered { object })
+        self.key.open(nonce, aad, buf).map_err(|_| FormatError::Altered { object })
     }
 
     /// Pads and seals a payload in blocks.

@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use crate::error::{Error, Named, Result};
-use crate::format::codec::Decoder;
+use crate::format::codec::{Codec, Decoder};
 use crate::format::id::{ChunkId, IdKey, PackId};
 use crate::format::index::{PackRow, RunFrame};
 use crate::format::pack::{BaseRow, ContextRow, base_rows_bytes};
@@ -18,6 +18,7 @@ use crate::repo::lookup::{Copy, Index};
 use crate::repo::packer::pack_name;
 pub use crate::repo::recent::Plain;
 use crate::repo::recent::Recent;
+use crate::sys::buffer::PageBuffer;
 
 /// Reads from packs are on this grid, so that the store does not learn where frames begin.
 pub const GRID_BYTES: u64 = 64 << 10;
@@ -177,27 +178,31 @@ impl<'r> Fetcher<'r> {
         let FrameAt { pack, row, .. } = frame;
         let start = row.offset / GRID_BYTES * GRID_BYTES;
         let end = (row.offset + u64::from(row.stored)).next_multiple_of(GRID_BYTES);
-        let mut buffer = vec![0; (end.min(pack.len) - start) as usize];
-        let arrived = self.repo.store().get_range(&pack_name(&pack.id), start, &mut buffer);
+        let mut buffer = PageBuffer::default();
+        let bytes = buffer.room((end.min(pack.len) - start) as usize);
+        let arrived = self.repo.store().get_range(&pack_name(&pack.id), start, bytes);
         self.suspect(frame, arrived.map_err(Error::from))?;
         let from = (row.offset - start) as usize;
-        let stored = buffer
+        let stored = bytes
             .get_mut(from..from + row.stored as usize)
             .ok_or_else(|| Error::Damaged { what: frame.named(), cause: "cut short".to_owned() })?;
         let mut plain = Vec::new();
-        self.open(frame, stored, decoder, &mut plain)?;
+        let opened = self.open(frame, stored, decoder, &mut plain)?;
+        if frame.row.codec == Codec::Stored as u8 {
+            return Ok(opened.to_vec());
+        }
         Ok(plain)
     }
 
-    /// Opens a frame that was fetched, in place, and decodes it into `plain`. The chunks inside are
-    /// still to be verified by their ids.
-    pub fn open(
+    /// Opens a frame that was fetched, in place, and decodes it, into `plain` unless it is stored as
+    /// it is. The chunks inside are still to be verified by their ids.
+    pub fn open<'b>(
         &self,
         frame: &FrameAt,
-        stored: &mut [u8],
+        stored: &'b mut [u8],
         decoder: &mut Decoder,
-        plain: &mut Vec<u8>,
-    ) -> Result<()> {
+        plain: &'b mut Vec<u8>,
+    ) -> Result<&'b [u8]> {
         let name = frame.named();
         let sealer = self.opener(frame)?;
         let base_rows = base_rows_bytes(&frame.bases);
@@ -215,7 +220,8 @@ impl<'r> Fetcher<'r> {
         let prefix = self.prefix(&frame.bases)?;
         plain.clear();
         let bases: &[&[u8]] = if frame.bases.is_empty() { &[] } else { &[&prefix] };
-        let decoded = decoder.decode(frame.row.codec, encoded, frame.row.plain, bases, plain);
+        let row = &frame.row;
+        let decoded = decoder.decode_in_place(row.codec, encoded, row.plain, bases, plain);
         self.suspect(frame, decoded.named(&name))
     }
 

@@ -55,7 +55,7 @@ struct Finished {
 
 impl<'r> Packer<'r> {
     pub fn new(repo: &'r Repo, session: &'r Session, index: &'r Index, dry_run: bool) -> Self {
-        let data_lanes = repo.env().threads().div_ceil(2);
+        let data_lanes = repo.env().threads();
         Self {
             repo,
             session,

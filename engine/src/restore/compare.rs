@@ -13,6 +13,7 @@ use crate::restore::fetch::Want;
 use crate::restore::target::DirPlan;
 use crate::restore::work::{Sum, Work, Worker};
 use crate::restore::write::FilePlan;
+use crate::sys::buffer::PageBuffer;
 use crate::sys::file::{data_ranges, is_zero_run, read_full_at};
 use crate::sys::stat::Stat;
 
@@ -42,22 +43,19 @@ impl Existing {
     }
 
     /// Is this piece there? What cannot be read is not.
-    pub fn holds(&mut self, key: &IdKey, at: u64, piece: &Piece, buffer: &mut Vec<u8>) -> bool {
+    pub fn holds(&mut self, key: &IdKey, at: u64, piece: &Piece, buffer: &mut PageBuffer) -> bool {
         match piece {
             Piece::Chunk { id, len } => {
-                let len = *len as usize;
-                if buffer.len() < len {
-                    buffer.resize(len, 0);
-                }
-                let read = read_full_at(&self.file, at, &mut buffer[..len]);
-                read.is_ok_and(|read| read == len) && key.id(&buffer[..len]) == *id
+                let room = buffer.room(*len as usize);
+                let read = read_full_at(&self.file, at, room);
+                read.is_ok_and(|read| read == room.len()) && key.id(room) == *id
             }
             Piece::Hole { len } => self.is_zero(at, *len, buffer).unwrap_or(false),
         }
     }
 
     /// What lies beyond the end of the file will be a hole when it gets its length.
-    fn is_zero(&mut self, at: u64, len: u64, buffer: &mut Vec<u8>) -> io::Result<bool> {
+    fn is_zero(&mut self, at: u64, len: u64, buffer: &mut PageBuffer) -> io::Result<bool> {
         let end = at.saturating_add(len).min(self.stat.size);
         if self.data.is_none() {
             let sparse = self.stat.blocks * 512 < self.stat.size;
@@ -71,11 +69,9 @@ impl Existing {
             let (mut position, end) = (range.start.max(at), range.end.min(end));
             while position < end {
                 let step = (end - position).min(ZEROS_BYTES) as usize;
-                if buffer.len() < step {
-                    buffer.resize(step, 0);
-                }
-                let read = read_full_at(&self.file, position, &mut buffer[..step])?;
-                if !is_zero_run(&buffer[..read]) {
+                let room = buffer.room(step);
+                let read = read_full_at(&self.file, position, room)?;
+                if !is_zero_run(&room[..read]) {
                     return Ok(false);
                 }
                 position += step as u64;

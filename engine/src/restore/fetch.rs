@@ -64,19 +64,17 @@ pub fn reads(
     found.sort_by_cached_key(|(copy, _)| {
         (copy.place.pack.id, copy.place.frame.offset, copy.place.chunk.offset)
     });
-    let mut read: Option<Read> = None;
+    let mut reads: Vec<Read> = Vec::new();
     for (copy, want) in found {
         let wanted = Wanted { want, offset: copy.place.chunk.offset };
-        if let Some(read) = &mut read {
-            let last = read.frames.last_mut().expect("a read has a frame");
-            if last.is(&copy) {
-                last.chunks.push(wanted);
-                continue;
-            }
+        let last = reads.last_mut().and_then(|read| read.frames.last_mut());
+        if let Some(last) = last.filter(|last| last.is(&copy)) {
+            last.chunks.push(wanted);
+            continue;
         }
         let (start, end) = grid_range(&copy);
         let frame = FrameRead { frame: FrameAt::of(&copy), chunks: vec![wanted] };
-        match &mut read {
+        match reads.last_mut() {
             Some(read) if read.takes(&copy, start, end) => {
                 read.end = read.end.max(end);
                 read.plain += u64::from(frame.frame.row.plain);
@@ -84,12 +82,28 @@ pub fn reads(
             }
             _ => {
                 let plain = frame.frame.row.plain.into();
-                let next = Read { start, end, plain, frames: vec![frame] };
-                read.replace(next).map_or(Ok(()), &mut *each)?;
+                reads.push(Read { start, end, plain, frames: vec![frame] });
             }
         }
     }
-    read.map_or(Ok(()), each)
+    in_turns(reads, work.repo.env().threads(), each)
+}
+
+/// Hands out the reads of several parts in turns, each part in order: workers that write to
+/// different files do not wait for each other's.
+fn in_turns(
+    reads: Vec<Read>,
+    parts: usize,
+    each: &mut dyn FnMut(Read) -> Result<()>,
+) -> Result<()> {
+    let part = reads.len().div_ceil(parts).max(1);
+    let mut reads: Vec<Option<Read>> = reads.into_iter().map(Some).collect();
+    for turn in 0..part {
+        for at in (turn..reads.len()).step_by(part) {
+            reads[at].take().map_or(Ok(()), &mut *each)?;
+        }
+    }
+    Ok(())
 }
 
 /// Where a frame's bytes are, widened to the grid.
@@ -118,14 +132,12 @@ impl Worker<'_> {
     pub fn read(&mut self, read: Read) -> Result<()> {
         let len = (read.end - read.start) as usize;
         let mut buffer = std::mem::take(&mut self.buffer);
-        if buffer.len() < len {
-            buffer.resize(len, 0);
-        }
+        let bytes = buffer.room(len);
         let name = pack_name(&read.frames[0].frame.pack.id);
-        let arrived = self.work.repo.store().get_range(&name, read.start, &mut buffer[..len]);
+        let arrived = self.work.repo.store().get_range(&name, read.start, bytes);
         for frame in read.frames {
             let from = (frame.frame.row.offset - read.start) as usize;
-            let stored = &mut buffer[from..from + frame.frame.row.stored as usize];
+            let stored = &mut bytes[from..from + frame.frame.row.stored as usize];
             let stored = arrived.is_ok().then_some(stored);
             self.frame(frame, stored)?;
         }
@@ -140,7 +152,7 @@ impl Worker<'_> {
             self.work.fetcher.open(&read.frame, stored, &mut self.decoder, &mut self.plain)
         });
         let plain = match opened {
-            Some(Ok(())) => &self.plain[..],
+            Some(Ok(plain)) => plain,
             Some(Err(error @ Error::Role { .. })) => return Err(error),
             // Nothing is there; every chunk is asked of its other copies.
             Some(Err(_)) | None => &[],

@@ -17,6 +17,7 @@ use crate::restore::target::{DirPlan, DirState, join};
 use crate::restore::work::{Sum, Work};
 use crate::restore::write::{FilePlan, Linked};
 use crate::restore::{Hands, Task};
+use crate::sys::buffer::PageBuffer;
 use crate::sys::stat::{Kind, Stat, Time};
 use crate::watch::Counter;
 
@@ -49,7 +50,7 @@ struct Plan<'p, 'w> {
     wants: Vec<Want>,
     comparisons: usize,
     pieces: usize,
-    buffer: Vec<u8>,
+    buffer: PageBuffer,
 }
 
 /// What is there in a file's place.
@@ -82,7 +83,7 @@ impl Start {
 /// Plans everything from `start` on.
 pub fn plan<'w>(work: &Work<'w>, trees: &Trees, hands: &mut Hands<'w>, start: Start) -> Result<()> {
     let links = HashMap::new();
-    let (wants, buffer) = (Vec::new(), Vec::new());
+    let (wants, buffer) = (Vec::new(), PageBuffer::default());
     let (comparisons, pieces) = (0, 0);
     let mut plan = Plan { work, trees, hands, links, wants, comparisons, pieces, buffer };
     let included = plan.includes_above(&start.path);

@@ -15,6 +15,7 @@ use crate::repo::fetch::Fetcher;
 use crate::restore::fetch::Want;
 use crate::restore::target::{DirPlan, Target};
 use crate::restore::{RestoreOptions, RestoreReport, Task};
+use crate::sys::buffer::PageBuffer;
 use crate::sys::meta::{Part, Warnings};
 use crate::watch::{Counter, Problem, ProblemKind, Watch};
 
@@ -56,7 +57,7 @@ pub struct Worker<'w> {
     pub work: &'w Work<'w>,
     pub decoder: Decoder,
     /// A range of a pack, or a piece of an existing file.
-    pub buffer: Vec<u8>,
+    pub buffer: PageBuffer,
     /// A frame's plain bytes.
     pub plain: Vec<u8>,
 }
@@ -198,7 +199,7 @@ impl<'w> Work<'w> {
 
 impl<'w> Worker<'w> {
     pub fn new(work: &'w Work<'w>) -> Self {
-        Self { work, decoder: Decoder::new(), buffer: Vec::new(), plain: Vec::new() }
+        Self { work, decoder: Decoder::new(), buffer: PageBuffer::default(), plain: Vec::new() }
     }
 
     /// The answer to a comparison; none to a read.

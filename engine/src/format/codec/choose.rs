@@ -6,12 +6,12 @@ mod look;
 #[cfg(test)]
 mod tests;
 
-use zstd::zstd_safe::{CCtx, CParameter, compress_bound};
+use zstd::zstd_safe::{CCtx, compress_bound};
 
 use crate::format::codec::choose::look::{Entropy, LOOKED, RECORD_ROOM, Text};
 use crate::format::codec::numeric::predict::{self, Bits, Predictor, Sample};
 use crate::format::codec::numeric::{Filter, Scratch, for_width};
-use crate::format::codec::{PLANES, Samples, context};
+use crate::format::codec::{PLAIN, PLANES, Samples, context};
 
 /// What to do with a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,9 +40,6 @@ const TRIED_SHARE: usize = 16;
 /// Records are tried on one piece, where zstd alone misses what comes back later: so by doing both.
 const RECORDS_MAX: f64 = 0.95;
 
-/// What zstd 1 does with more than 256 KiB. With so little it would look harder.
-const LARGE: [CParameter; 2] = [CParameter::MinMatch(7), CParameter::HashLog(14)];
-
 /// Chooses where nothing is known; keeps its context and buffers from frame to frame.
 pub struct Chooser {
     entropy: Entropy,
@@ -57,8 +54,8 @@ impl Chooser {
     pub fn new() -> Self {
         Self {
             entropy: Entropy::new(),
-            plain_zstd: context(1, &LARGE),
-            planes_zstd: context(1, &PLANES),
+            plain_zstd: context(&PLAIN),
+            planes_zstd: context(&PLANES),
             sample: Vec::new(),
             filter: Scratch::default(),
             out: Vec::new(),

@@ -16,7 +16,7 @@ fn decode(codec: Codec, encoded: &[u8], plain_len: usize) -> Result<Vec<u8>, For
 
 fn encode(plain: &[u8]) -> (Codec, Vec<u8>) {
     let mut buffer = vec![0xEE; 10];
-    let (codec, encoded) = Encoder::new(1).encode_plain(plain, &mut buffer);
+    let (codec, encoded) = Encoder::new().encode_plain(plain, &mut buffer);
     (codec, encoded.to_vec())
 }
 
@@ -59,7 +59,7 @@ fn round_trips_and_choices() {
         (hex_text, Codec::Zstd),
         (half, Codec::Zstd),
     ];
-    let (mut encoder, mut decoder) = (Encoder::new(1), Decoder::new());
+    let (mut encoder, mut decoder) = (Encoder::new(), Decoder::new());
     let (mut buffer, mut plain) = (Vec::new(), Vec::new());
     for (i, (case, expected)) in cases.iter().enumerate() {
         let (codec, encoded) = encoder.encode_plain(case, &mut buffer);
@@ -153,7 +153,7 @@ fn delta_needs_its_bases() {
     let mut plain = base.clone();
     plain[100_000] ^= 1;
     plain.splice(50_000..50_000, *b"inserted");
-    let (mut encoder, mut encoded) = (Encoder::new(1), Vec::new());
+    let (mut encoder, mut encoded) = (Encoder::new(), Vec::new());
     let halves = [&base[..77_777], &base[77_777..]];
     encoder.encode_delta(&halves.concat(), &plain, &mut encoded);
     assert!(encoded.len() < 2_000, "{}", encoded.len());
@@ -177,7 +177,7 @@ fn delta_needs_its_bases() {
 fn a_prefix_that_looks_like_a_dictionary_is_raw() {
     let base = [&0xEC30_A437_u32.to_le_bytes(), noise(1, 50_000).as_slice()].concat();
     let mut encoded = Vec::new();
-    Encoder::new(1).encode_delta(&base, &base.clone(), &mut encoded);
+    Encoder::new().encode_delta(&base, &base.clone(), &mut encoded);
     assert!(encoded.len() < 1000);
     let mut out = Vec::new();
     let len = base.len() as u32;
@@ -207,8 +207,8 @@ fn damage_is_an_error_or_other_bytes() {
 
 proptest! {
     #[test]
-    fn plain_round_trip(plain in prop::collection::vec(0u8..4, 0..3000), level in -3i32..5) {
-        let (mut encoder, mut buffer) = (Encoder::new(level), Vec::new());
+    fn plain_round_trip(plain in prop::collection::vec(0u8..4, 0..3000)) {
+        let (mut encoder, mut buffer) = (Encoder::new(), Vec::new());
         let (codec, encoded) = encoder.encode_plain(&plain, &mut buffer);
         prop_assert_eq!(decode(codec, encoded, plain.len()), Ok(plain.clone()));
     }

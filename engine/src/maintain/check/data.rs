@@ -214,8 +214,8 @@ fn prove(
         what: name.to_string(),
         cause: "it overlaps another frame, or ends behind the pack".to_owned(),
     })?;
-    fetcher.open(&frame.at, stored, decoder, plain)?;
-    let bad = frame.not_theirs(plain, key);
+    let opened = fetcher.open(&frame.at, stored, decoder, plain)?;
+    let bad = frame.not_theirs(opened, key);
     suspect_all(fetcher, frame, &bad);
     Ok(bad)
 }

@@ -97,7 +97,7 @@ fn still_rotten(check: &Check, pack: &PackId, rotten: &Rotten) -> Result<bool> {
     if rotten.structure && directory.is_err_and(|error| is_proof(&error)) {
         return Ok(true);
     }
-    let (store, mut buffer) = (&**check.repo.store(), Buffer::new());
+    let (store, mut buffer) = (&**check.repo.store(), Buffer::default());
     let on_read = |_| check.go_on();
     let stream = PackStream::new(store, pack, rotten.len, &mut buffer, &on_read);
     match stream.finish() {

@@ -5,12 +5,13 @@ use crate::error::Result;
 use crate::format::id::PackId;
 use crate::repo::packer::pack_name;
 use crate::store::{ObjectName, Store};
+use crate::sys::buffer::PageBuffer;
 
 /// One read. A window is one of these and the rest of a frame.
 const PIECE_BYTES: u64 = 4 << 20;
 
 /// The buffer that a thread keeps from pack to pack.
-pub type Buffer = Vec<u8>;
+pub type Buffer = PageBuffer;
 
 pub struct PackStream<'a> {
     store: &'a dyn Store,
@@ -49,7 +50,7 @@ impl<'a> PackStream<'a> {
             self.read_piece()?;
         }
         let (from, to) = ((from - self.start) as usize, (to - self.start) as usize);
-        Ok(Some(&mut self.buffer[from..to]))
+        Ok(Some(&mut self.buffer.room(to)[from..]))
     }
 
     /// Reads what is left, and gives the hash of the whole pack.
@@ -68,7 +69,7 @@ impl<'a> PackStream<'a> {
 
     fn drop_before(&mut self, from: u64) {
         let gone = (from.min(self.end()) - self.start) as usize;
-        self.buffer.copy_within(gone..self.filled, 0);
+        self.buffer.room(self.filled).copy_within(gone.., 0);
         self.start += gone as u64;
         self.filled -= gone;
     }
@@ -77,10 +78,7 @@ impl<'a> PackStream<'a> {
         let at = self.end();
         let piece = PIECE_BYTES.min(self.len - at) as usize;
         let to = self.filled + piece;
-        if self.buffer.len() < to {
-            self.buffer.resize(to, 0);
-        }
-        let fresh = &mut self.buffer[self.filled..to];
+        let fresh = &mut self.buffer.room(to)[self.filled..];
         self.store.get_range(&self.name, at, fresh)?;
         self.hasher.update(fresh);
         self.filled = to;

@@ -84,7 +84,7 @@ impl Rot<'_> {
                 .map(|_| {
                     let names = names.clone();
                     scope.spawn(move || {
-                        let mut buffer = Buffer::new();
+                        let mut buffer = Buffer::default();
                         names
                             .iter()
                             .try_for_each(|(name, len)| self.object(&name, len, &mut buffer))

@@ -17,9 +17,6 @@ use crate::repo::packer::Packer;
 use crate::repo::session::Encoded;
 use crate::repo::trees::{ContentRef, Node, Piece};
 
-/// Nodes are written once and read seldom.
-const ZSTD_LEVEL: i32 = 3;
-
 pub struct Nodes<'a> {
     pub repo: &'a Repo,
     pub index: &'a Index,
@@ -45,7 +42,7 @@ struct Stored {
 
 impl<'a> Nodes<'a> {
     pub fn new(repo: &'a Repo, index: &'a Index, packer: &'a Packer<'a>) -> Self {
-        Self { repo, index, packer, encoder: Encoder::new(ZSTD_LEVEL) }
+        Self { repo, index, packer, encoder: Encoder::new() }
     }
 
     /// Stores a directory with these entries, which are in name order.

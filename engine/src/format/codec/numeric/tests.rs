@@ -164,7 +164,7 @@ fn hostile_headers_are_refused() {
     let plain = image(16, 20);
     let mut encoded = Vec::new();
     let samples = Samples { width: 2, step: 1, row: 16 };
-    let mut encoder = Encoder::new(1);
+    let mut encoder = Encoder::new();
     encoder.encode_numeric(samples, Predictor::Median, 1, &plain, &mut encoded).expect("a filter");
     assert_eq!(decode(&encoded, plain.len()).as_ref(), Ok(&plain));
     let with = |changes: &[(usize, u8)]| {
@@ -223,7 +223,7 @@ fn frozen_frames() {
 
 #[test]
 fn every_predictor_at_every_length() {
-    let (mut encoder, mut decoder) = (Encoder::new(1), Decoder::new());
+    let (mut encoder, mut decoder) = (Encoder::new(), Decoder::new());
     let (mut encoded, mut out) = (Vec::new(), Vec::new());
     for len in [0, 1, 2, 7, 8, 9, 15, 16, 17, 63, 64, 65, 500, 4099] {
         let plain = noise(len as u64, len);
@@ -267,7 +267,7 @@ proptest! {
         let (header, planes) = apply(filter, &plain);
         prop_assert!(plainly(filter, counts(&header), &planes) == plain);
         let mut encoded = Vec::new();
-        Encoder::new(1).encode_filter(&filter, &plain, &mut encoded);
+        Encoder::new().encode_filter(&filter, &plain, &mut encoded);
         prop_assert_eq!(&encoded[..header.len()], &header);
         prop_assert!(decode(&encoded, plain.len()) == Ok(plain));
     }
