@@ -38,8 +38,8 @@ pub struct Chosen {
     pub packs: Uses,
 }
 
-/// What is in use of every pack that a run names: one sorted column, since at 100 TB this is what bounds the memory of a
-/// prune.
+/// What is in use of every pack that a run names: one sorted column, since at 100 TB this is what
+/// bounds the memory of a prune.
 pub struct Uses(Vec<PackUse>);
 
 impl Uses {
