@@ -22,7 +22,7 @@ impl PackList {
         let rows = &self.0;
         // Ids are hashes: one stands near where its first bits say.
         let first = u64::from_be_bytes(id.0[..8].try_into().expect("eight bytes"));
-        let guess = (u128::from(first) * rows.len() as u128 >> 64) as usize;
+        let guess = ((u128::from(first) * rows.len() as u128) >> 64) as usize;
         let below = |at: usize| rows[at].0 < *id;
         let (mut low, mut high, mut step) = (guess, guess, 8);
         while low > 0 && !below(low - 1) {

@@ -270,7 +270,7 @@ fn bits(id: &[u8; 32]) -> u32 {
 }
 
 fn ideal(bits: u32, spread: u32) -> u32 {
-    (u64::from(bits) * u64::from(spread) >> 32) as u32
+    ((u64::from(bits) * u64::from(spread)) >> 32) as u32
 }
 
 /// Appends the slots of a shard whose entries are sorted; three of four are taken.
