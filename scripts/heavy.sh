@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # What takes minutes, disk or root, on the release binary: directories of a million entries, trees of two million files, a file and
-# a stream of 100 GB, a full disk, a prune of millions of chunks.
+# a stream of 100 GB, a full disk, a prune of millions of chunks, an index of many
+# more (INDEX_CHUNKS=100000000 takes 13 GB of disk).
 # Prints findings; exits 1 if one fails, or takes more anonymous memory than it may. Not part of the test suite, which has scaled
 # twins of each.
 #   scripts/heavy.sh [WORK FOLDER, default a new one in /tmp]     ENTRIES=1000000 SPARSE=100G CASES="directory tree" scripts/heavy.sh
@@ -18,7 +19,7 @@ export STRONGROOM_KEY_FILE=$work/key STRONGROOM_CACHE_DIR=$work/cache
 verdict() { if [ "$2" = 0 ]; then echo "PASS  $1"; else echo "FAIL  $1"; failed=1; fi; }
 # MiB of anonymous memory that a command may have at most (docs/performance.md, "Memory").
 : "${BOUND:=512}"
-wanted() { [[ " ${CASES:-directory tree sparse stream full prune} " == *" $1 "* ]]; }
+wanted() { [[ " ${CASES:-directory tree sparse stream full prune index} " == *" $1 "* ]]; }
 # Runs strongroom and says how long it took and how much memory it had at most: RssAnon, sampled every 5 ms. Fails above the bound.
 timed() {
     local what=$1; shift
@@ -141,5 +142,10 @@ if wanted prune; then
 echo "A prune of ${CHUNKS:=2000000} chunks, half of them dead (sparse files for packs)"
 CHUNKS=$CHUNKS cargo test --release --quiet --package strongroom-engine --lib -- --ignored --nocapture half_of_many | grep -E "^prune of|^again"
 verdict "what is dead is freed, and nothing else" "${PIPESTATUS[0]}"
+fi
+if wanted index; then
+echo "An index of ${INDEX_CHUNKS:=10000000} chunks in ${INDEX_RUNS:=100} runs"
+cargo run --release --quiet --package strongroom-bench --bin index_scale -- "$INDEX_CHUNKS" "$INDEX_RUNS" "$work/index"
+verdict "filled, opened, asked" $?
 fi
 exit $failed

@@ -242,18 +242,21 @@ fn count_chunks(index: &Index, stats: &mut Stats) {
         }
         let mut last = None;
         for id in run.ids().iter().map(|id| ChunkId(*id)) {
-            let known = |before: &crate::repo::segment::Segment| {
-                before.may_hold(&id)
-                    && before.run().find(&id).any(|place| before.sound(place.frame.pack))
-            };
-            if last == Some(id) || segments[..number].iter().any(|before| known(before)) {
+            if last == Some(id) {
                 continue;
             }
-            if let Some(place) = run.find(&id).find(|place| segment.sound(place.frame.pack)) {
-                stats.chunks += 1;
-                stats.chunk_bytes += u64::from(place.chunk.len);
-            }
             last = Some(id);
+            // Counted in the first run that has a sound copy.
+            let copy = |(number, row): (u32, u32)| {
+                let segment = &segments[number as usize];
+                let place = segment.location(row)?;
+                segment.sound(place.frame.pack).then_some((number as usize, place.chunk.len))
+            };
+            let first = index.rows(&id).into_iter().find_map(copy);
+            if let Some((_, len)) = first.filter(|(first, _)| *first == number) {
+                stats.chunks += 1;
+                stats.chunk_bytes += u64::from(len);
+            }
         }
     }
     stats.frames_by_codec = codecs

@@ -3,6 +3,8 @@
 
 pub mod adopt;
 pub mod base_cache;
+pub(crate) mod catalogue;
+pub(crate) mod checked;
 pub(crate) mod control;
 pub mod damage;
 pub(crate) mod despite;
@@ -14,6 +16,7 @@ pub mod lookup;
 pub(crate) mod mover;
 pub mod opening;
 pub mod pack_file;
+pub mod pack_list;
 pub mod packer;
 pub mod parallel;
 pub(crate) mod recent;
@@ -22,6 +25,8 @@ pub(crate) mod seen;
 pub mod segment;
 pub mod session;
 pub mod snapshots;
+pub(crate) mod tier;
+pub(crate) mod tiers;
 pub mod trees;
 
 use std::collections::{BTreeSet, HashMap};

@@ -2,6 +2,7 @@
 //! where it lies (a map of the cached file); sealing, signing and the choice of runs are elsewhere.
 
 mod builder;
+mod columns;
 #[cfg(test)]
 mod tests;
 mod validate;
@@ -11,12 +12,13 @@ use std::ops::Range;
 
 use crate::error::FormatError;
 use crate::format::id::{ChunkId, IdentityId, PackId};
-use crate::format::layout::{array_at, check, check_zero, limit, take_rows, u32_at, u64_at};
+use crate::format::layout::{array_at, u32_at, u64_at};
 use crate::format::pack::{
     BASE_ROW, BaseRow, CONTEXT_ROW, ChunkRow, ContextRow, PackClass, chunk_rows_hash,
 };
 
 pub use crate::format::index::builder::{RunBuilder, Table};
+pub use crate::format::index::columns::Columns;
 
 pub const RUN_LEN_MAX: u64 = 1 << 30;
 /// Runs are split by id prefix from here on.
@@ -106,7 +108,7 @@ impl RunFrame {
         row
     }
 
-    fn read(row: &[u8; FRAME_ROW]) -> Self {
+    pub fn read(row: &[u8; FRAME_ROW]) -> Self {
         Self {
             pack: u32_at(row, 0),
             context: u32_at(row, 4),
@@ -167,38 +169,7 @@ pub struct Run<'a> {
 
 impl<'a> Run<'a> {
     pub fn new(payload: &'a [u8]) -> Result<Self, FormatError> {
-        limit(RUN, payload.len() as u64 <= RUN_LEN_MAX, "longer than 1 GiB")?;
-        if payload.len() < HEADER_LEN {
-            return Err(FormatError::Truncated { object: RUN });
-        }
-        check_zero(RUN, &payload[26..28])?;
-        check_zero(RUN, &payload[32..HEADER_LEN])?;
-        let counts = [0, 4, 8, 12, 16, 20].map(|at| u32_at(payload, at));
-        let fanout_bits = payload[24];
-        check(RUN, fanout_bits <= FANOUT_BITS_MAX, "more than 16 fanout bits")?;
-        let len = encoded_len(counts, fanout_bits);
-        if len > payload.len() as u64 {
-            return Err(FormatError::Truncated { object: RUN });
-        }
-        check(RUN, len == payload.len() as u64, "bytes after its last row")?;
-        let shard = Shard { bits: payload[25], prefix: u32_at(payload, 28) };
-        let prefix = shard.bits <= 32 && u64::from(shard.prefix) < 1 << shard.bits;
-        check(RUN, prefix, "its shard is no prefix")?;
-        let [chunks, frames, packs, contexts, tables, bases] = counts.map(|count| count as usize);
-        let mut rest = &payload[HEADER_LEN..];
-        // Fields are read in the order they stand here.
-        Ok(Self {
-            shard,
-            fanout_bits,
-            fanout: take_rows(&mut rest, (1 << fanout_bits) + 1),
-            ids: take_rows(&mut rest, chunks),
-            locators: take_rows(&mut rest, chunks),
-            frames: take_rows(&mut rest, frames),
-            packs: take_rows(&mut rest, packs),
-            contexts: take_rows(&mut rest, contexts),
-            tables: take_rows(&mut rest, tables),
-            bases: take_rows(&mut rest, bases),
-        })
+        Ok(Columns::read(payload, payload.len() as u64)?.of(payload))
     }
 
     pub fn len(&self) -> u32 {
@@ -252,6 +223,11 @@ impl<'a> Run<'a> {
             table: self.table(&frame)?,
             frame,
         })
+    }
+
+    /// The frame of the chunk at this position of `ids`, and where in its plain bytes the chunk begins.
+    pub fn frame_of(&self, position: u32) -> Option<(u32, u32)> {
+        self.locators.get(position as usize).map(|row| (u32_at(row, 0), u32_at(row, 4)))
     }
 
     pub fn frame(&self, index: u32) -> Option<RunFrame> {

@@ -30,6 +30,7 @@ use crate::format::slot::Role;
 use crate::repo::Repo;
 use crate::repo::despite::Despite;
 use crate::repo::lookup::Index;
+use crate::repo::opening::Proof;
 use crate::watch::{Problem, ProblemKind, Watch};
 
 #[derive(Debug, Clone, Default)]
@@ -76,7 +77,7 @@ struct Repair<'a> {
 impl Repair<'_> {
     /// The index as far as it can be read, with what a dry run would have written.
     fn index(&self) -> Result<Index> {
-        let (index, _) = self.repo.index_despite(Despite::Runs)?;
+        let (index, _) = self.repo.index_despite(Despite::Runs, Proof::Now)?;
         for payload in &self.unwritten {
             index.add(&ObjectHash(hash(payload)), payload.clone())?;
         }

@@ -37,13 +37,13 @@ impl Packer<'_> {
 fn without_run<'p>(index: &Index, stored: &'p [StoredPack]) -> Vec<&'p StoredPack> {
     let there = |pack: &StoredPack| {
         let packs = index.packs();
-        packs.listed.get(&pack.id) == Some(&pack.len) && !packs.condemned.contains(&pack.id)
+        packs.listed.get(&pack.id) == Some(pack.len) && !packs.condemned.contains(&pack.id)
     };
     let mut lost: HashMap<PackId, &StoredPack> =
         stored.iter().filter(|pack| there(pack)).map(|pack| (pack.id, pack)).collect();
     if !lost.is_empty() {
         for segment in index.segments() {
-            for named in segment.run().packs() {
+            for named in segment.packs() {
                 lost.remove(&named.id);
             }
         }

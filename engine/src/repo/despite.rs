@@ -16,6 +16,7 @@ use crate::format::id::ObjectHash;
 use crate::repo::Repo;
 use crate::repo::damage::is_proof;
 use crate::repo::lookup::Index;
+use crate::repo::opening::Proof;
 use crate::watch::{Problem, ProblemKind, Watch};
 
 /// How much is passed over; each also what those before it pass over.
@@ -79,7 +80,7 @@ impl Repo {
     /// The index for a listing or a dump: as for a restore, but there is nobody to be told. What is
     /// missing for it is an error in its place.
     pub(crate) fn index_for_browsing(&self) -> Result<Index> {
-        self.index_despite(Despite::Retired).map(|(index, _)| index)
+        self.index_despite(Despite::Retired, Proof::WhenUsed).map(|(index, _)| index)
     }
 
     /// The index for a backup: fewer known chunks cost space, nothing else.
@@ -90,7 +91,7 @@ impl Repo {
     /// The index for a prune, and the runs that have rotted: what they said is safe only if nothing that lives turns
     /// out to be missing without them.
     pub(crate) fn index_for_deleting(&self, watch: &dyn Watch) -> Result<(Index, Vec<ObjectHash>)> {
-        let (index, passed_over) = self.index_despite(Despite::Runs)?;
+        let (index, passed_over) = self.index_despite(Despite::Runs, Proof::Now)?;
         let mut rotten = Vec::new();
         for (name, error) in &passed_over.found {
             let is_rot = matches!(error, Error::Format { source: FormatError::Rot { .. }, .. });
@@ -102,7 +103,7 @@ impl Repo {
     }
 
     fn index_telling(&self, despite: Despite, watch: &dyn Watch) -> Result<Index> {
-        let (index, passed_over) = self.index_despite(despite)?;
+        let (index, passed_over) = self.index_despite(despite, Proof::WhenUsed)?;
         passed_over.tell(watch);
         Ok(index)
     }

@@ -112,12 +112,13 @@ impl<'r> Fetcher<'r> {
         Err(Error::Damaged { what: format!("chunk {id}"), cause })
     }
 
-    /// Lists the store again if there has been a verdict since: a prune moves frames and merges runs
-    /// before it deletes. `true`: there is a new listing.
+    /// Lists the store again if there has been a verdict since (a prune moves frames and merges runs
+    /// before it deletes), or the cache turned out to be broken. `true`: there is a new listing.
     fn list_again(&self) -> bool {
         let mut later = self.later.lock().expect("no panic holds this lock");
-        let seen = later.as_deref().unwrap_or(self.index).packs().verdicts;
-        if self.repo.verdicts().is_ok_and(|now| now == seen) {
+        let last = later.as_deref().unwrap_or(self.index);
+        let seen = last.packs().verdicts;
+        if !last.is_broken() && self.repo.verdicts().is_ok_and(|now| now == seen) {
             return false;
         }
         match self.repo.index() {

@@ -46,6 +46,8 @@ pub(crate) struct Places<'a> {
     pub segments: Vec<Arc<Segment>>,
     /// By segment and pack.
     usable: Vec<Vec<bool>>,
+    /// Of each segment of the index, which it is here.
+    numbers: Vec<Option<u32>>,
 }
 
 /// A copy of a chunk: the segment that says so, and where it lies.
@@ -68,9 +70,13 @@ impl At {
 
 impl<'a> Places<'a> {
     pub fn new(index: &'a Index) -> Self {
-        let mut segments = index.segments();
         let (doomed, runs) = (&index.packs().doomed, &index.packs().doomed_runs);
-        segments.retain(|segment| segment.name.is_none_or(|name| !runs.contains(&name)));
+        let (mut segments, mut numbers) = (Vec::new(), Vec::new());
+        for segment in index.segments() {
+            let stays = segment.name.is_none_or(|name| !runs.contains(&name));
+            numbers.push(stays.then_some(segments.len() as u32));
+            segments.extend(stays.then_some(segment));
+        }
         let usable = segments
             .iter()
             .map(|segment| {
@@ -78,7 +84,7 @@ impl<'a> Places<'a> {
                 packs.map(|(n, pack)| segment.sound(n) && !doomed.contains(&pack.id)).collect()
             })
             .collect();
-        Self { index, segments, usable }
+        Self { index, segments, usable, numbers }
     }
 
     pub fn is_usable(&self, segment: usize, pack: u32) -> bool {
@@ -98,24 +104,29 @@ impl<'a> Places<'a> {
     fn copies_that(&self, id: &ChunkId, are_damaged: bool) -> Vec<At> {
         let damaged = &self.index.packs().damaged;
         let mut copies = Vec::new();
-        for (segment, held) in self.segments.iter().enumerate() {
-            if held.may_hold(id) {
-                let places = held.run().find(id).filter(|place| {
-                    self.is_usable(segment, place.frame.pack)
-                        && damaged.contains(&(place.pack.id, place.frame.offset)) == are_damaged
-                });
-                copies.extend(places.map(|place| At { segment, place }));
-            }
+        for (segment, row) in self.rows(id) {
+            let place = self.segments[segment].location(row);
+            copies.extend(
+                place
+                    .filter(|place| {
+                        self.is_usable(segment, place.frame.pack)
+                            && damaged.contains(&(place.pack.id, place.frame.offset)) == are_damaged
+                    })
+                    .map(|place| At { segment, place }),
+            );
         }
         copies
     }
 
+    /// The rows of a chunk, usable or not, in the order of the index.
+    fn rows(&self, id: &ChunkId) -> impl Iterator<Item = (usize, u32)> {
+        let rows = self.index.rows(id).into_iter();
+        rows.filter_map(|(number, row)| Some((self.numbers[number as usize]? as usize, row)))
+    }
+
     /// Does no earlier row of the index have the same id? Each chunk has one such row.
     pub fn is_first(&self, segment: usize, row: u32, id: &ChunkId) -> bool {
-        let ids = self.segments[segment].run().ids();
-        let again = row > 0 && ids[row as usize - 1] == id.0;
-        let before = &self.segments[..segment];
-        !again && !before.iter().any(|held| held.may_hold(id) && held.run().contains(id))
+        self.rows(id).next() == Some((segment, row))
     }
 }
 
@@ -133,14 +144,10 @@ impl Live {
     /// Marks every row of a chunk. `true`: it was not marked before.
     fn mark(&self, places: &Places, id: &ChunkId) -> bool {
         let (mut known, mut fresh) = (false, false);
-        for (segment, rows) in places.segments.iter().zip(&self.rows) {
-            if segment.may_hold(id) {
-                for row in segment.run().positions(id) {
-                    let unmarked = rows.set(row);
-                    fresh |= !known && unmarked;
-                    known = true;
-                }
-            }
+        for (segment, row) in places.rows(id) {
+            let unmarked = self.rows[segment].set(row);
+            fresh |= !known && unmarked;
+            known = true;
         }
         if fresh && places.copies(id).is_empty() || !known {
             self.missing.lock().expect("no panic holds this lock").push(*id);

@@ -1,15 +1,20 @@
-//! The dedup index: which chunk is where. Sorted runs, memory-mapped from the local cache (or held, without a cache),
-//! a fuse filter in front of each, and the claims of this session, so that no two threads store one chunk twice.
-//! It does not decide what is stored; it does not know the store.
+//! The dedup index: which chunk is where. Index runs, memory-mapped from the local cache (or held, without a
+//! cache), a few tables that say which of them has an id (`tiers`), and the claims of this session, so that no two
+//! threads store one chunk twice. It does not decide what is stored; it does not know the store.
+//!
+//! Whatever the tables say, a row of a run has the last word, and the flags of its pack: the answers are those of a
+//! plain list of the runs that the store lists, in the order of that listing.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, RwLock};
+use std::collections::{BTreeSet, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use crate::error::{Error, Named, Result};
 use crate::format::id::{ChunkId, IdentityId, ObjectHash, PackId};
-use crate::format::index::{Location, Run};
+use crate::format::index::{Location, Run, RunFrame};
+use crate::repo::pack_list::PackList;
 use crate::repo::segment::Segment;
+use crate::repo::tiers::Tiers;
 
 /// Claims are spread so that workers rarely wait for each other.
 const CLAIM_SHARDS: usize = 64;
@@ -18,7 +23,7 @@ const CLAIM_SHARDS: usize = 64;
 #[derive(Debug, Default)]
 pub struct Packs {
     /// Every pack in the store's listing, with its stored length in bytes.
-    pub listed: HashMap<PackId, u64>,
+    pub listed: PackList,
     /// In an undecided proposal or a verdict: still readable, but nothing new may rely on them.
     pub condemned: HashSet<PackId>,
     /// In a verdict: being deleted.
@@ -55,9 +60,8 @@ pub struct Trusted {
 pub struct Index {
     packs: Packs,
     trusted: Trusted,
-    segments: RwLock<Vec<Arc<Segment>>>,
+    runs: Tiers,
     claims: [Mutex<HashSet<ChunkId>>; CLAIM_SHARDS],
-    cache: Option<PathBuf>,
 }
 
 /// What a claim found.
@@ -70,53 +74,38 @@ pub enum Claim {
 }
 
 impl Index {
+    /// `cache`: the folder for index runs.
     pub fn new(packs: Packs, trusted: Trusted, cache: Option<PathBuf>) -> Self {
         let claims = std::array::from_fn(|_| Mutex::default());
-        Self { packs, trusted, segments: RwLock::default(), claims, cache }
+        Self { packs, trusted, runs: Tiers::open(cache), claims }
     }
 
     pub fn packs(&self) -> &Packs {
         &self.packs
     }
 
-    /// Takes in a run from the cache. `false`: it is not there, or the cached file is broken.
-    pub fn add_cached(&self, name: &ObjectHash) -> bool {
-        let Some(cache) = &self.cache else { return false };
-        let path = cache.join(format!("{name}.run"));
-        let Ok(segment) = Segment::map(&path) else {
-            let _ = std::fs::remove_file(path);
-            return false;
-        };
-        self.push(segment, name);
-        true
+    /// Proves all that is cached before any of it is taken in; else each byte is proven when it is looked at.
+    pub fn prove_cached(&mut self, threads: usize) -> Result<()> {
+        self.runs.prove_cached(threads)
     }
 
-    /// Deletes cached runs that the store no longer has. A fresh one that another process is just writing may be among
-    /// them: it is fetched again.
-    pub fn sweep_cache(&self, listed: &[ObjectHash]) {
-        let Some(Ok(files)) = self.cache.as_ref().map(std::fs::read_dir) else { return };
-        let listed: HashSet<String> = listed.iter().map(|name| format!("{name}.run")).collect();
-        for file in files.flatten() {
-            let name = file.file_name();
-            let name = name.to_string_lossy();
-            if name.ends_with(".run") && !listed.contains(&*name) {
-                let _ = std::fs::remove_file(file.path());
-            }
-        }
+    /// Takes in a run from the cache. `false`: it is not there, or the cached file is broken.
+    pub fn add_cached(&self, name: &ObjectHash) -> bool {
+        let Some(segment) = self.runs.cached(name) else { return false };
+        self.judge(&segment);
+        self.runs.take_cached(segment)
+    }
+
+    /// Everything that the store lists is taken in: deletes what is cached beyond that, and merges.
+    pub fn settle(&self) {
+        self.runs.settle();
     }
 
     /// Takes in the payload of a run that was fetched, opened and verified, or just written.
     pub fn add(&self, name: &ObjectHash, payload: Vec<u8>) -> Result<()> {
-        Run::new(&payload).and_then(|run| run.validate()).named(&format!("index/{name}"))?;
-        let segment = match &self.cache {
-            Some(cache) => {
-                let path = cache.join(format!("{name}.run"));
-                Segment::cache(&path, &payload).map_err(|source| Error::Cache { path, source })?
-            }
-            None => Segment::hold(payload),
-        };
-        self.push(segment, name);
-        Ok(())
+        let segment = self.kept(name, payload)?;
+        self.judge(&segment);
+        self.take(segment)
     }
 
     /// Adds what this session wrote, whose packs no listing shows yet, and lets go of their claims.
@@ -125,24 +114,42 @@ impl Index {
             let run = Run::new(&payload).named(&format!("index/{name}"))?;
             run.ids().iter().map(|id| ChunkId(*id)).collect()
         };
-        self.add(name, payload)?;
-        let segments = self.segments.read().expect("no panic holds this lock");
-        let own = segments.last().expect("just added");
-        for pack in 0..own.run().packs().count() as u32 {
-            own.set(pack, true, true);
+        let segment = self.kept(name, payload)?;
+        for pack in 0..segment.packs().count() as u32 {
+            segment.set(pack, true, true);
         }
-        drop(segments);
+        self.take(segment)?;
         for id in ids {
             self.shard(&id).lock().expect("no panic holds this lock").remove(&id);
         }
         Ok(())
     }
 
-    fn push(&self, mut segment: Segment, name: &ObjectHash) {
-        segment.name = Some(*name);
-        let run = segment.run();
-        for (place, pack) in (0..).zip(run.packs()) {
-            let sound = self.packs.listed.get(&pack.id) == Some(&pack.len);
+    /// Writes a payload to the cache, if there is one.
+    fn kept(&self, name: &ObjectHash, payload: Vec<u8>) -> Result<Segment> {
+        Run::new(&payload).and_then(|run| run.validate()).named(&format!("index/{name}"))?;
+        let Some(folder) = self.runs.folder() else {
+            let mut segment = Segment::hold(payload);
+            segment.name = Some(*name);
+            return Ok(segment);
+        };
+        let path = folder.join(format!("{name}.run"));
+        Segment::cache(&path, name, &payload).map_err(|source| Error::Cache { path, source })
+    }
+
+    fn take(&self, segment: Segment) -> Result<()> {
+        let path = segment.file().path().map(Path::to_owned).unwrap_or_default();
+        if self.runs.take(segment) {
+            return Ok(());
+        }
+        let source = std::io::ErrorKind::InvalidData.into();
+        Err(Error::Cache { path, source })
+    }
+
+    /// What may be done with each of its packs.
+    fn judge(&self, segment: &Segment) {
+        for (place, pack) in (0..).zip(segment.packs()) {
+            let sound = self.packs.listed.get(&pack.id) == Some(pack.len);
             let relied = sound
                 && !self.packs.condemned.contains(&pack.id)
                 && (self.trusted.everyone
@@ -150,33 +157,36 @@ impl Index {
                     || (self.trusted.attested && self.packs.attested.contains(&pack.id)));
             segment.set(place, sound, relied);
         }
-        self.segments.write().expect("no panic holds this lock").push(Arc::new(segment));
     }
 
     /// May a new snapshot rely on this chunk being stored? A delta is as good as its bases.
     pub fn knows(&self, id: &ChunkId) -> bool {
-        let segments = self.segments.read().expect("no panic holds this lock");
-        self.relies(&segments, id, |run, place| {
-            let bases = || run.bases(&place.frame).expect("validated with the run");
-            let full = |_: &Run, base: &Location| base.frame.bases == 0;
-            place.frame.bases == 0 || bases().all(|base| self.relies(&segments, &base.id, full))
+        self.runs.look(|runs| {
+            let full = |base: &ChunkId| {
+                runs.any(base, &mut |segment, row| {
+                    self.relied(segment, row).is_some_and(|(_, frame)| frame.bases == 0)
+                })
+            };
+            runs.near_or_any(id, &mut |segment, row| {
+                let (number, frame) = self.relied(segment, row)?;
+                let is_whole =
+                    frame.bases == 0 || segment.bases(&frame)?.all(|base| full(&base.id));
+                is_whole.then_some(number)
+            })
         })
     }
 
-    /// Is there a copy that may be relied on, and that `also` is true for?
-    fn relies(
-        &self,
-        segments: &[Arc<Segment>],
-        id: &ChunkId,
-        also: impl Fn(&Run, &Location) -> bool,
-    ) -> bool {
-        let relies = |segment: &Segment| {
-            let run = segment.run();
-            run.find(id).any(|place| {
-                segment.relied(place.frame.pack) && !self.is_damaged(&place) && also(&run, &place)
-            })
-        };
-        segments.iter().any(|segment| segment.may_hold(id) && relies(segment))
+    /// The frame of the chunk in this row and its number, if it may be relied on.
+    fn relied(&self, segment: &Segment, row: u32) -> Option<(u32, RunFrame)> {
+        let (number, frame) = segment.frame_of(row)?;
+        if !segment.relied(frame.pack) {
+            return None;
+        }
+        if !self.packs.damaged.is_empty() {
+            let place = (segment.pack(frame.pack)?.id, frame.offset);
+            return (!self.packs.damaged.contains(&place)).then_some((number, frame));
+        }
+        Some((number, frame))
     }
 
     /// Is the frame recorded as damaged?
@@ -209,17 +219,36 @@ impl Index {
     /// damaged last.
     pub fn copies(&self, id: &ChunkId) -> Vec<Copy> {
         let mut copies = Vec::new();
-        for segment in self.segments().iter().filter(|segment| segment.may_hold(id)) {
-            let run = segment.run();
-            for place in run.find(id) {
-                if segment.sound(place.frame.pack) {
-                    let worse = (self.is_damaged(&place), !segment.relied(place.frame.pack));
-                    copies.push((worse, Copy { place, segment: segment.clone() }));
-                }
+        for copy in self.copies_anywhere(id) {
+            if copy.segment.sound(copy.place.frame.pack) {
+                let relied = copy.segment.relied(copy.place.frame.pack);
+                copies.push(((self.is_damaged(&copy.place), !relied), copy));
             }
         }
         copies.sort_by_key(|(worse, _)| *worse);
         copies.into_iter().map(|(_, copy)| copy).collect()
+    }
+
+    /// What the runs say of a chunk, whatever has become of its packs, in the order of the runs.
+    pub fn copies_anywhere(&self, id: &ChunkId) -> Vec<Copy> {
+        let rows = self.rows(id);
+        if rows.is_empty() {
+            return Vec::new();
+        }
+        self.runs.look(|runs| {
+            let copy = |(segment, row): &(u32, u32)| {
+                let segment = runs.segment(*segment);
+                // Whoever has a copy looks at more of its run.
+                let place = segment.is_whole().then(|| segment.location(*row))??;
+                Some(Copy { place, segment: segment.clone() })
+            };
+            rows.iter().filter_map(copy).collect()
+        })
+    }
+
+    /// Numbers of the segments that have a chunk, and its rows there, ascending.
+    pub fn rows(&self, id: &ChunkId) -> Vec<(u32, u32)> {
+        self.runs.look(|runs| runs.rows(id))
     }
 
     /// The copy that something new is best built on: one that a new snapshot may rely on, full
@@ -234,7 +263,21 @@ impl Index {
 
     /// The runs as they are now.
     pub fn segments(&self) -> Vec<Arc<Segment>> {
-        self.segments.read().expect("no panic holds this lock").clone()
+        self.runs.look(|runs| runs.segments().to_vec())
+    }
+
+    /// Number of runs.
+    pub fn len(&self) -> usize {
+        self.runs.look(|runs| runs.segments().len())
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Has the cache turned out to be broken, so that another opening would say more?
+    pub fn is_broken(&self) -> bool {
+        self.runs.look(|runs| runs.segments().iter().any(|segment| segment.file().is_broken()))
     }
 
     fn shard(&self, id: &ChunkId) -> &Mutex<HashSet<ChunkId>> {
@@ -248,3 +291,6 @@ pub struct Copy {
     pub place: Location,
     pub segment: Arc<Segment>,
 }
+
+#[cfg(test)]
+mod tests;

@@ -25,6 +25,15 @@ use crate::store::{Store, StoreError};
 /// How often the store is listed anew when runs vanish under us.
 const LISTINGS_MAX: usize = 8;
 
+/// When cached index runs are held to their hashes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Proof {
+    /// All of them at opening: for whoever goes through all of them, and must not miss one.
+    Now,
+    /// Each byte when it is looked at. What turns out to be broken is unknown until the index is opened again.
+    WhenUsed,
+}
+
 impl Repo {
     /// Opens the repository in `store` with the first slot that `unlock` fits. `cache` is the
     /// client's cache folder; below it each repository and identity has its own. Without one
@@ -93,15 +102,19 @@ impl Repo {
 
     /// The index: every run, every pack that is there. A run or record that is damaged is an error.
     pub fn index(&self) -> Result<Index> {
-        Ok(self.index_despite(Despite::Nothing)?.0)
+        Ok(self.index_despite(Despite::Nothing, Proof::Now)?.0)
     }
 
-    pub(crate) fn index_despite(&self, despite: Despite) -> Result<(Index, PassedOver)> {
+    pub(crate) fn index_despite(
+        &self,
+        despite: Despite,
+        proof: Proof,
+    ) -> Result<(Index, PassedOver)> {
         // A run that was merged away between listing and reading stands in another run, which may be too new for the
         // listing that we have: so everything is listed again.
         for _ in 0..LISTINGS_MAX {
             let mut damaged = PassedOver::new(despite);
-            if let Some(index) = self.index_as_listed(&mut damaged)? {
+            if let Some(index) = self.index_as_listed(&mut damaged, proof)? {
                 return Ok((index, damaged));
             }
         }
@@ -110,23 +123,26 @@ impl Repo {
     }
 
     /// `None`: a run that was listed is gone.
-    fn index_as_listed(&self, damaged: &mut PassedOver) -> Result<Option<Index>> {
+    fn index_as_listed(&self, damaged: &mut PassedOver, proof: Proof) -> Result<Option<Index>> {
         let mut packs = Packs::default();
         let retired = self.read_retired(&mut packs);
         damaged.take(Despite::Retired, "retired", retired)?;
+        let mut listed = Vec::new();
         self.store().list("packs", &mut |name, len| {
-            if let Some(id) = from_hex(name.last()) {
-                packs.listed.insert(PackId(id), len);
-            }
+            listed.extend(from_hex(name.last()).map(|id| (PackId(id), len)));
         })?;
+        packs.listed = listed.into_iter().collect();
         // Verdicts are kept for ever; what is gone need not be remembered.
         let Packs { listed, condemned, doomed, .. } = &mut packs;
-        condemned.retain(|id| listed.contains_key(id));
-        doomed.retain(|id| listed.contains_key(id));
+        condemned.retain(|id| listed.contains(id));
+        doomed.retain(|id| listed.contains(id));
         self.read_attested(&mut packs, damaged)?;
         self.read_damaged(&mut packs, damaged)?;
         let runs = self.cache().map(|cache| cache.join("runs"));
-        let index = Index::new(packs, self.trusted(), runs);
+        let mut index = Index::new(packs, self.trusted(), runs);
+        if proof == Proof::Now {
+            index.prove_cached(self.env().threads())?;
+        }
         let names = self.object_hashes("index")?;
         for name in &names {
             if index.add_cached(name) {
@@ -137,7 +153,7 @@ impl Repo {
                 return Ok(None);
             }
         }
-        index.sweep_cache(&names);
+        index.settle();
         Ok(Some(index))
     }
 

@@ -50,6 +50,13 @@ unsafe impl Sync for GuardedMap {}
 impl GuardedMap {
     /// Maps `offset..offset + len`, any alignment. `QuotaExceeded` if [`MAPS_MAX`] maps live.
     pub fn map(file: &File, offset: u64, len: usize) -> io::Result<GuardedMap> {
+        let map = Self::map_untouched(file, offset, len)?;
+        map.populate();
+        Ok(map)
+    }
+
+    /// As `map`, for what will be read here and there: nothing is read ahead.
+    pub fn map_untouched(file: &File, offset: u64, len: usize) -> io::Result<GuardedMap> {
         let torn = fault::pass_bytes("map", len)? < len;
         let lead_bytes = (offset % page_size() as u64) as usize;
         let mapped_bytes = len.checked_add(lead_bytes).ok_or(io::ErrorKind::InvalidInput)?;
@@ -69,7 +76,6 @@ impl GuardedMap {
         if map.slot.is_none() {
             return Err(io::Error::new(io::ErrorKind::QuotaExceeded, "too many live file maps"));
         }
-        map.populate();
         if torn && let Some(slot) = map.slot {
             slot.faulted.store(true, SeqCst);
         }

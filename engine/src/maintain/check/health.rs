@@ -100,9 +100,10 @@ impl<'a> Health<'a> {
                 None => return Vec::new(),
             }
         }
-        for segment in self.index.segments() {
-            let gone = segment.run().find(id).filter(|place| !segment.sound(place.frame.pack));
-            blame.extend(gone.map(|place| self.gone(&place.pack.id)));
+        for copy in self.index.copies_anywhere(id) {
+            if !copy.segment.sound(copy.place.frame.pack) {
+                blame.push(self.gone(&copy.place.pack.id));
+            }
         }
         if blame.is_empty() {
             blame.push(self.unknown(id));

@@ -35,7 +35,7 @@ impl Runs {
 
 pub fn open_runs(check: &Check, listing: &Listing, control: &Control) -> Result<Runs> {
     let packs = Packs {
-        listed: listing.packs.clone(),
+        listed: listing.packs.iter().map(|(id, len)| (*id, *len)).collect(),
         condemned: control.condemned_packs.clone(),
         damaged: control.damaged.clone(),
         ..Packs::default()
@@ -51,10 +51,11 @@ pub fn open_runs(check: &Check, listing: &Listing, control: &Control) -> Result<
         check.watch.current(name.as_bytes());
         let fetched = check.repo.fetch_run(&index, id);
         check.findings.sort_suspect(&name, fetched, || Scope::Run)?.ok();
-        if index.segments().len() > names.len() {
+        if index.len() > names.len() {
             names.push(*id);
         }
     }
+    // Nothing cached is swept: of a run that has rotted in the store, what is cached may be the last copy.
     Ok(Runs { index, names })
 }
 

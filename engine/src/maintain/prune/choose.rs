@@ -4,7 +4,6 @@
 //! kept as full copies.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
 
 use crate::error::{Error, Result};
 use crate::format::id::{ChunkId, PackId};
@@ -36,7 +35,26 @@ impl PackUse {
 pub struct Chosen {
     /// Frames that must stay somewhere, by segment.
     frames: Vec<Bits>,
-    pub packs: BTreeMap<PackId, PackUse>,
+    pub packs: Uses,
+}
+
+/// What is in use of every pack that a run names: one sorted column, since at 100 TB this is what
+/// bounds the memory of a prune.
+pub struct Uses(Vec<PackUse>);
+
+impl Uses {
+    pub fn get(&self, id: &PackId) -> Option<&PackUse> {
+        self.place(id).map(|place| &self.0[place])
+    }
+
+    /// In ascending order of their ids.
+    pub fn iter(&self) -> impl Iterator<Item = &PackUse> {
+        self.0.iter()
+    }
+
+    fn place(&self, id: &PackId) -> Option<usize> {
+        self.0.binary_search_by(|pack| pack.row.id.cmp(id)).ok()
+    }
 }
 
 impl Chosen {
@@ -97,12 +115,7 @@ pub fn each_live_row(
 }
 
 /// Marks the frames in which a live chunk is kept. Done twice it does nothing more.
-fn keep(
-    places: &Places,
-    alive: &BTreeMap<PackId, PackUse>,
-    kept: &[Bits],
-    id: &ChunkId,
-) -> Result<()> {
+fn keep(places: &Places, alive: &Uses, kept: &[Bits], id: &ChunkId) -> Result<()> {
     let copies = places.copies(id);
     let share = |at: &At| {
         alive.get(&at.pack()).map_or(0, |pack| {
@@ -129,12 +142,7 @@ fn keep(
     Ok(())
 }
 
-fn keep_bases(
-    places: &Places,
-    alive: &BTreeMap<PackId, PackUse>,
-    kept: &[Bits],
-    at: &At,
-) -> Result<()> {
+fn keep_bases(places: &Places, alive: &Uses, kept: &[Bits], at: &At) -> Result<()> {
     // A base is stored in full, so this goes no deeper.
     base_ids(places, at).iter().try_for_each(|base| keep(places, alive, kept, base))
 }
@@ -155,20 +163,27 @@ pub fn lost(id: &ChunkId) -> Error {
 
 /// Sums over the frames of each pack. A pack that several runs name is counted where it stands
 /// first; a sharded one, whose frames are spread, is taken for alive as soon as one frame is.
-fn usage(places: &Places, frames: &[Bits]) -> BTreeMap<PackId, PackUse> {
-    let mut packs: BTreeMap<PackId, PackUse> = BTreeMap::new();
+fn usage(places: &Places, frames: &[Bits]) -> Uses {
+    let mut packs = Uses(Vec::with_capacity(places.index.packs().listed.len()));
+    for (segment, held) in places.segments.iter().enumerate() {
+        let sharded = held.run().shard().bits > 0;
+        packs.0.extend((0..).zip(held.packs()).map(|(n, row)| {
+            let usable = places.is_usable(segment, n);
+            PackUse { row, segment, sharded, usable, live_bytes: 0, frame_bytes: 0 }
+        }));
+    }
+    packs.0.sort_unstable_by_key(|pack| (pack.row.id, pack.segment));
+    packs.0.dedup_by(|later, first| {
+        let same = later.row.id == first.row.id;
+        first.sharded |= same && later.sharded;
+        same
+    });
     for (segment, held) in places.segments.iter().enumerate() {
         let run = held.run();
-        let sharded = run.shard().bits > 0;
-        let rows: Vec<PackRow> = run.packs().collect();
-        for (n, row) in (0..).zip(&rows) {
-            let usable = places.is_usable(segment, n);
-            let fresh =
-                PackUse { row: *row, segment, sharded, usable, live_bytes: 0, frame_bytes: 0 };
-            packs.entry(row.id).or_insert(fresh).sharded |= sharded;
-        }
+        let rows = held.packs().map(|row| packs.place(&row.id).expect("just entered"));
+        let rows: Vec<usize> = rows.collect();
         for (index, frame) in (0..).zip(run.frames()) {
-            let pack = packs.get_mut(&rows[frame.pack as usize].id).expect("just entered");
+            let pack = &mut packs.0[rows[frame.pack as usize]];
             let is_live = frames[segment].has(index);
             if pack.segment == segment {
                 pack.frame_bytes += u64::from(frame.stored);

@@ -50,7 +50,7 @@ pub fn select(prune: &Prune, places: &Places, open: &BTreeSet<SessionId>) -> Res
 fn gone_packs(prune: &Prune, places: &Places, segment: usize) -> Result<HashSet<PackId>> {
     let mut gone = HashSet::new();
     for pack in places.segments[segment].run().packs() {
-        let listed = places.index.packs().listed.contains_key(&pack.id);
+        let listed = places.index.packs().listed.contains(&pack.id);
         if !listed && !prune.repo.exists(pack_name(&pack.id).as_str())? {
             gone.insert(pack.id);
         }
@@ -141,23 +141,31 @@ pub fn replaceable(
     doomed: &[ObjectHash],
     packs_doomed: &HashSet<PackId>,
 ) -> Vec<ObjectHash> {
+    if doomed.is_empty() {
+        return Vec::new();
+    }
     let doomed: HashSet<ObjectHash> = doomed.iter().copied().collect();
     let is_doomed =
         |segment: usize| places.segments[segment].name.is_some_and(|name| doomed.contains(&name));
-    // Chunks that the best of the staying runs names in each pack.
-    let mut said: HashMap<PackId, u64> = HashMap::new();
-    for segment in (0..places.segments.len()).filter(|segment| !is_doomed(*segment)) {
-        for (pack, chunks) in chunks_by_pack(places, segment) {
-            let best = said.entry(pack).or_default();
-            *best = chunks.max(*best);
+    let (going, staying): (Vec<usize>, Vec<usize>) =
+        (0..places.segments.len()).partition(|segment| is_doomed(*segment));
+    // Chunks that the best of the staying runs names in each pack that a doomed one names: of all packs there may be
+    // too many.
+    let named = going.iter().flat_map(|segment| places.segments[*segment].packs());
+    let mut said: HashMap<PackId, Option<u64>> = named.map(|pack| (pack.id, None)).collect();
+    for segment in staying {
+        if places.segments[segment].packs().any(|pack| said.contains_key(&pack.id)) {
+            for (pack, chunks) in chunks_by_pack(places, segment) {
+                said.entry(pack).and_modify(|best| *best = Some(chunks).max(*best));
+            }
         }
     }
     let listed = &places.index.packs().listed;
     let replaced = |segment: usize| {
         chunks_by_pack(places, segment).into_iter().all(|(pack, chunks)| {
             packs_doomed.contains(&pack)
-                || !listed.contains_key(&pack)
-                || said.get(&pack).is_some_and(|said| *said >= chunks)
+                || !listed.contains(&pack)
+                || said.get(&pack).is_some_and(|said| *said >= Some(chunks))
         })
     };
     // One that is not there any more needs no check: it is gone.

@@ -108,7 +108,7 @@ fn dead_packs(
         .iter()
         .filter(|(id, _)| !packs.doomed.contains(id))
         .filter(|(id, _)| chosen.packs.get(id).is_none_or(|pack| pack.live_bytes == 0))
-        .map(|(id, len)| (*id, *len))
+        .map(|(id, len)| (*id, len))
         .collect();
     dead.sort_unstable();
     let mut closed = Closed::new(prune, open);
@@ -203,10 +203,10 @@ fn describe(report: &mut PruneReport, state: &State, chosen: &Chosen, doomed: &D
     let listed = &state.index.packs().listed;
     report.snapshots = state.roots.len() as u64;
     report.packs = listed.len() as u64;
-    report.bytes = listed.values().sum();
+    report.bytes = listed.iter().map(|(_, len)| len).sum();
     report.packs_doomed = doomed.packs.len() as u64;
     report.bytes_doomed = doomed.packs.iter().filter_map(|id| listed.get(id)).sum();
-    let kept = chosen.packs.values().filter(|pack| pack.live_bytes > 0);
+    let kept = chosen.packs.iter().filter(|pack| pack.live_bytes > 0);
     report.bytes_unused = kept.map(|pack| pack.dead_bytes()).sum();
     report.snapshots_doomed = doomed.snapshots.len() as u64;
 }

@@ -33,7 +33,7 @@ pub fn select(
     chosen: &Chosen,
     open: &BTreeSet<SessionId>,
 ) -> Result<Vec<PackUse>> {
-    let kept: Vec<&PackUse> = chosen.packs.values().filter(|pack| pack.live_bytes > 0).collect();
+    let kept: Vec<&PackUse> = chosen.packs.iter().filter(|pack| pack.live_bytes > 0).collect();
     let total: u64 = kept.iter().map(|pack| pack.row.len).sum();
     let bound = (total as f64 * prune.options.max_unused.max(0.0)) as u64;
     let mut unused: u64 = kept.iter().map(|pack| pack.dead_bytes()).sum();

@@ -16,6 +16,7 @@ use crate::repo::damage::is_proof;
 use crate::repo::despite::Despite;
 use crate::repo::fetch::{Fetcher, FrameAt};
 use crate::repo::lookup::{Copy, Index};
+use crate::repo::opening::Proof;
 use crate::repo::packer::pack_name;
 use crate::repo::records::{RECORD_BYTES_MAX, is_not_found};
 use crate::repo::segment::Segment;
@@ -26,7 +27,7 @@ use super::{Repair, RepairReport};
 /// Payloads that a dry run would have written are the answer.
 pub fn rebuild(repair: &Repair, report: &mut RepairReport) -> Result<Vec<Vec<u8>>> {
     let repo = repair.repo;
-    let (index, passed_over) = repo.index_despite(Despite::Runs)?;
+    let (index, passed_over) = repo.index_despite(Despite::Runs, Proof::Now)?;
     for (name, cause) in passed_over.told() {
         report.runs_damaged += u64::from(name.starts_with("index/"));
         repair.notice(&name, &cause);
@@ -41,7 +42,7 @@ pub fn rebuild(repair: &Repair, report: &mut RepairReport) -> Result<Vec<Vec<u8>
         .listed
         .iter()
         .filter(|(id, _)| !named.contains(*id) && !packs.doomed.contains(*id))
-        .map(|(id, len)| (*id, *len))
+        .map(|(id, len)| (*id, len))
         .collect();
     unnamed.sort_unstable();
     let mut authors = Authors { repair, index: &index, known: BTreeMap::new() };

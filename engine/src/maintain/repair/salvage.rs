@@ -89,7 +89,7 @@ impl<'a> Finder<'a> {
     fn proven(&mut self, copy: &Copy) -> Result<Option<Found>> {
         let mut at = FrameAt::of(copy);
         if let Some(len) = self.fetcher.index().packs().listed.get(&at.pack.id) {
-            at.pack.len = *len;
+            at.pack.len = len;
         }
         let chunks = rows_of(&copy.segment, copy.place.frame_index);
         // A shard knows only some of them.
@@ -108,14 +108,11 @@ impl<'a> Finder<'a> {
 
 /// Copies in all packs that are there, whatever their length, and whatever is recorded of them.
 fn copies_anywhere(index: &Index, id: &ChunkId) -> Vec<Copy> {
-    let mut copies = Vec::new();
-    for segment in index.segments() {
-        let places = segment.run().find(id).filter(|place| {
-            let end = place.frame.offset + u64::from(place.frame.stored);
-            index.packs().listed.get(&place.pack.id).is_some_and(|len| end <= *len)
-        });
-        copies.extend(places.map(|place| Copy { place, segment: segment.clone() }));
-    }
+    let mut copies = index.copies_anywhere(id);
+    copies.retain(|copy| {
+        let end = copy.place.frame.offset + u64::from(copy.place.frame.stored);
+        index.packs().listed.get(&copy.place.pack.id).is_some_and(|len| end <= len)
+    });
     copies
 }
 
