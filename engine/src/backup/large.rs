@@ -24,7 +24,7 @@ use crate::format::tree::{CHANGED_WHILE_READ, Entry};
 use crate::repo::journal::Record;
 use crate::repo::trees::Piece;
 use crate::sys::dir::Names;
-use crate::sys::file::data_ranges;
+use crate::sys::file::{CacheAdvice, advise, data_ranges, is_cached};
 use crate::sys::host::{group_id, user_id};
 use crate::sys::map::GuardedMap;
 use crate::sys::stat::{Kind, Stat, Time, fstat};
@@ -73,8 +73,28 @@ pub struct LargeChunk {
 }
 
 enum Window {
-    Mapped(GuardedMap),
+    Mapped(Mapped),
     Held(Held),
+}
+
+/// Bytes of a file. Fields are dropped in their order: what is still mapped stays in the page cache.
+struct Mapped {
+    map: GuardedMap,
+    _after: Option<Forget>,
+}
+
+/// Pages that came into the page cache for our sake leave it when they are done with, so that a
+/// backup does not push out what others work with.
+struct Forget {
+    file: Arc<File>,
+    range: Range<u64>,
+}
+
+impl Drop for Forget {
+    fn drop(&mut self) {
+        let len = self.range.end - self.range.start;
+        advise(&self.file, self.range.start, len, CacheAdvice::DontNeed);
+    }
 }
 
 /// Bytes of standard input. The buffer goes back to be read into again.
@@ -93,7 +113,7 @@ impl Drop for Held {
 impl Window {
     fn bytes(&self) -> &[u8] {
         match self {
-            Window::Mapped(map) => map,
+            Window::Mapped(mapped) => &mapped.map,
             Window::Held(held) => &held.bytes,
         }
     }
@@ -166,7 +186,9 @@ impl Worker<'_> {
 
     fn scan_range(&mut self, large: &Arc<Large>, range: Range<u64>) -> Result<io::Result<()>> {
         let file = large.file.as_ref().expect("a file is scanned");
-        let window_bytes = WINDOW_BYTES.max(4 * self.work.chunker.max_bytes()) as u64;
+        let max_bytes = self.work.chunker.max_bytes() as u64;
+        let window_bytes = (WINDOW_BYTES as u64).max(4 * max_bytes);
+        let cold = is_cold(file, &range);
         let mut cutter = None;
         let mut at = range.start;
         while at < range.end {
@@ -175,7 +197,11 @@ impl Worker<'_> {
                 Ok(map) => map,
                 Err(error) => return Ok(Err(error)),
             };
-            let window = Arc::new(Window::Mapped(map));
+            // The end of this window is the beginning of the next.
+            let done = if at + len == range.end { len } else { len - max_bytes };
+            let forget = || Forget { file: file.clone(), range: at..at + done };
+            let mapped = Mapped { map, _after: cold.then(forget) };
+            let window = Arc::new(Window::Mapped(mapped));
             let cutter = cutter.get_or_insert_with(|| match range.start {
                 0 if range.end == large.stat.size => Cutter::new(self.work.chunker, window.bytes()),
                 // Between holes nothing is where a header says.
@@ -225,7 +251,7 @@ impl Worker<'_> {
         let id = self.store(Recipient::Data, bytes, About { samples, old, private })?;
         self.work.count(Counter::BytesRead, bytes.len() as u64);
         let piece = Piece::Chunk { id, len: bytes.len() as u32 };
-        if matches!(&*window, Window::Mapped(map) if map.faulted()) {
+        if matches!(&*window, Window::Mapped(mapped) if mapped.map.faulted()) {
             large.torn.store(true, Ordering::Relaxed);
         }
         drop(window);
@@ -350,6 +376,12 @@ fn stream_stat(now: TimeNs) -> Stat {
         rdev: (0, 0),
         blocks: 0,
     }
+}
+
+/// Is it certain that neither the first page nor the one in the middle is in the page cache?
+pub fn is_cold(file: &File, range: &Range<u64>) -> bool {
+    let middle = range.start + (range.end - range.start) / 2;
+    [range.start, middle].iter().all(|&at| is_cached(file, at) == Some(false))
 }
 
 pub fn is_sparse(stat: &Stat) -> bool {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::backup::cut::{Cut, Cutter};
 use crate::backup::identify::About;
-use crate::backup::large::{Large, is_sparse};
+use crate::backup::large::{Large, is_cold, is_sparse};
 use crate::backup::old::Old;
 use crate::backup::unchanged::Was;
 use crate::backup::walk::{DirNode, Done};
@@ -18,13 +18,15 @@ use crate::format::tree::{CHANGED_WHILE_READ, Entry, EntryKind, TimeSpec};
 use crate::repo::journal::{Record, Signature};
 use crate::repo::trees::Piece;
 use crate::sys::dir::Dir;
-use crate::sys::file::read_full_at;
+use crate::sys::file::{CacheAdvice, advise, read_full_at};
 use crate::sys::meta::{Xattrs, xattrs_at, xattrs_of};
 use crate::sys::stat::{Kind, Stat, Time, fstat};
 use crate::watch::{Counter, ProblemKind};
 
 /// Files from here on are mapped and shared between workers.
 pub const LARGE_BYTES: u64 = 4 << 20;
+/// Files below this stay in the page cache, whoever brought them in: asking costs as much as reading.
+const COLD_BYTES: u64 = 32 << 10;
 /// How often a file is read that changes while it is read.
 pub const ATTEMPTS: u32 = 3;
 
@@ -206,6 +208,7 @@ impl Worker<'_> {
     ) -> Result<io::Result<Vec<Piece>>> {
         let mut buffer = std::mem::take(&mut self.file);
         let mut size = 0;
+        let cold = stat.size >= COLD_BYTES && is_cold(file, &(0..stat.size));
         for attempt in 1..=ATTEMPTS {
             // Whether it grew is seen by its size afterwards; files of /proc say that they have none.
             let room = buffer.room((stat.size as usize).max(1));
@@ -228,6 +231,9 @@ impl Worker<'_> {
             stat = after;
             entry.mtime = time(after.mtime);
             entry.ctime = Some(time(after.ctime));
+        }
+        if cold {
+            advise(file, 0, 0, CacheAdvice::DontNeed);
         }
         entry.size = Some(size as u64);
         let mut pieces = Vec::new();

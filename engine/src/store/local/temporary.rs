@@ -17,11 +17,14 @@ use super::power_loss;
 use super::{Root, path_error, refused};
 use crate::store::{ObjectName, Put, Staged, StoreError, TEMPORARY_FOLDER};
 use crate::sys::fault;
+use crate::sys::file::{CacheAdvice, advise};
 
 const OBJECT_MODE: Mode = Mode::RUSR;
 const CREATE_TEMPORARY: OFlags =
     OFlags::WRONLY.union(OFlags::CREATE).union(OFlags::EXCL).union(OFlags::CLOEXEC);
 const SUFFIX: &str = ".part";
+/// Smaller objects are records and index runs, which are soon read again.
+const PACK_BYTES_MIN: u64 = 4 << 20;
 
 /// A file in `tmp/` that becomes an object, or goes when dropped.
 pub(super) struct Temporary {
@@ -59,6 +62,10 @@ impl Temporary {
         }
         let failed = |op| move |error| StoreError::from_io(name.as_str(), op, error);
         fault::pass("store sync").and_then(|()| self.file.sync_data()).map_err(failed("write"))?;
+        // Packs are not read again soon: they must not push out of the page cache what others work with.
+        if self.file.metadata().is_ok_and(|now| now.len() >= PACK_BYTES_MIN) {
+            advise(&self.file, 0, 0, CacheAdvice::DontNeed);
+        }
         #[cfg(test)]
         power_loss::note(power_loss::Effect::SyncedContent(self.name.clone()));
         let folder = self.root.make_folder(name.folder());
