@@ -31,15 +31,17 @@ const SAVING_MIN: usize = 64;
 const LEVEL: i32 = 1;
 const SMALL: usize = 64 << 10;
 /// zstd 1 with the two tables of zstd 3, which look for short and for long matches, made small enough to
-/// stay in the L2 cache: 4–7 % smaller than zstd 1 on exports at 0.83–0.95 of its speed, within 1 % of
-/// the size of zstd 3 (`docs/performance.md`).
-const PLAIN: [CParameter; 5] = [
+/// stay in the L2 cache: 1–8 % smaller than zstd 1 on most exports, within 1 % of the size of zstd 3; but
+/// on very repetitive text 3–11 % larger, and slower on all (`docs/performance.md`).
+const TWO_TABLES: [CParameter; 5] = [
     CParameter::Strategy(Strategy::ZSTD_dfast),
     CParameter::MinMatch(5),
     CParameter::HashLog(15),
     CParameter::ChainLog(14),
     CParameter::WindowLog(20),
 ];
+/// Which of the two ways is smaller is tried on so much of a frame that is much longer.
+const TRIED_BYTES: usize = 32 << 10;
 /// Planes of residuals are noise, or nearly empty: what is worth matching is long, and what is not
 /// found soon is not there. Literals are always coded.
 const PLANES: [CParameter; 6] = [
@@ -227,7 +229,8 @@ fn concatenate(parts: &[&[u8]], out: &mut Vec<u8>) {
 
 /// Applies the codecs; keeps its contexts and buffers from frame to frame.
 pub struct Encoder {
-    zstd: CCtx<'static>,
+    /// By one table and by two.
+    zstd: [CCtx<'static>; 2],
     probe: Probe,
     chooser: Chooser,
     /// Behind the filter.
@@ -247,7 +250,7 @@ impl Default for Encoder {
 impl Encoder {
     pub fn new() -> Self {
         Self {
-            zstd: context(&PLAIN),
+            zstd: [context(&[]), context(&TWO_TABLES)],
             probe: Probe::new(),
             chooser: Chooser::new(),
             planes_zstd: context(&PLANES),
@@ -322,8 +325,9 @@ impl Encoder {
         // Less room than the plain bytes take, so that zstd itself stops when it saves nothing. It
         // wants some slack, which matters only to small frames.
         let len = if plain.len() < SMALL { compress_bound(plain.len()) } else { len_max };
+        let way = self.way(plain);
         let room = room(&mut self.room, len);
-        let done = self.zstd.compress2(room, plain);
+        let done = self.zstd[way].compress2(room, plain);
         match done.ok().filter(|&len| len <= len_max) {
             Some(len) => {
                 out.clear();
@@ -332,6 +336,21 @@ impl Encoder {
             }
             None => Codec::Stored,
         }
+    }
+
+    /// Which of the contexts to use.
+    fn way(&mut self, plain: &[u8]) -> usize {
+        if plain.len() < 4 * TRIED_BYTES {
+            return 1;
+        }
+        let tried = &plain[plain.len() / 2..][..TRIED_BYTES];
+        let room = room(&mut self.room, compress_bound(tried.len()));
+        let [one, two] = self
+            .zstd
+            .each_mut()
+            .map(|zstd| zstd.compress2(room, tried).expect("room for the bound"));
+        // Two gain more the longer a frame is.
+        usize::from(two <= one + one / 100)
     }
 
     /// Replaces `out` by codec 2, whether that is smaller or not. `lead`: bytes before the first
@@ -357,7 +376,7 @@ impl Encoder {
     ) {
         filter.apply(plain, &mut self.filter, out);
         let planes = &self.filter.planes;
-        let zstd = if filter.predicts() { &mut self.planes_zstd } else { &mut self.zstd };
+        let zstd = if filter.predicts() { &mut self.planes_zstd } else { &mut self.zstd[1] };
         let room = room(&mut self.room, compress_bound(planes.len()));
         let len = zstd.compress2(room, planes).expect("room for the bound");
         out.extend_from_slice(&room[..len]);

@@ -11,7 +11,7 @@ use zstd::zstd_safe::{CCtx, compress_bound};
 use crate::format::codec::choose::look::{Entropy, LOOKED, RECORD_ROOM, Text};
 use crate::format::codec::numeric::predict::{self, Bits, Predictor, Sample};
 use crate::format::codec::numeric::{Filter, Scratch, for_width};
-use crate::format::codec::{PLAIN, PLANES, Samples, context};
+use crate::format::codec::{PLANES, Samples, TWO_TABLES, context};
 
 /// What to do with a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +54,7 @@ impl Chooser {
     pub fn new() -> Self {
         Self {
             entropy: Entropy::new(),
-            plain_zstd: context(&PLAIN),
+            plain_zstd: context(&TWO_TABLES),
             planes_zstd: context(&PLANES),
             sample: Vec::new(),
             filter: Scratch::default(),

@@ -2,10 +2,10 @@
 
 use proptest::prelude::{any, prop};
 use proptest::{prop_assert_eq, proptest};
-use zstd::zstd_safe::{CCtx, CParameter};
+use zstd::zstd_safe::{CCtx, CParameter, compress_bound};
 
 use crate::error::FormatError;
-use crate::format::codec::{Codec, Decoder, Encoder};
+use crate::format::codec::{Codec, Decoder, Encoder, TWO_TABLES, context};
 use crate::format::mangle::{noise, quickly};
 
 fn decode(codec: Codec, encoded: &[u8], plain_len: usize) -> Result<Vec<u8>, FormatError> {
@@ -33,7 +33,7 @@ fn zstd_frame(plain: &[u8], parameters: &[CParameter]) -> Vec<u8> {
     for &parameter in parameters {
         zstd.set_parameter(parameter).expect("a parameter");
     }
-    let mut out = vec![0; zstd::zstd_safe::compress_bound(plain.len())];
+    let mut out = vec![0; compress_bound(plain.len())];
     let len = zstd.compress2(out.as_mut_slice(), plain).expect("room");
     out.truncate(len);
     out
@@ -69,6 +69,48 @@ fn round_trips_and_choices() {
         decoder.decode(codec as u8, encoded, len, &[], &mut plain).expect("our own");
         assert!(&plain == case, "case {i}");
         assert_eq!(encode(case).1, encoded, "a used encoder gives what a new one gives");
+    }
+}
+
+/// Half a MiB of rows made from numbers that look random.
+fn rows(seed: u64, row: impl Fn(&mut dyn FnMut(u64) -> u64) -> String) -> Vec<u8> {
+    let random = noise(seed, 4 << 20);
+    let mut words = random.chunks(8).map(|word| u64::from_le_bytes(word.try_into().unwrap()));
+    let mut below = |n: u64| words.next().unwrap() % n;
+    let mut text = Vec::new();
+    while text.len() < 512 << 10 {
+        text.extend_from_slice(row(&mut below).as_bytes());
+    }
+    text
+}
+
+#[test]
+fn each_frame_gets_the_tables_that_save_more() {
+    // Long matches and little else; words, which are short matches.
+    let items = |seed| {
+        rows(seed, |below| {
+            let (form, item, value) = (below(9), below(40), below(1000));
+            format!(
+                "<ItemData FormOID=\"F_{form}\" ItemOID=\"IT.VITAL_SIGNS.{item:03}\" \
+                 IsNull=\"No\" Value=\"{value}\"/>\n"
+            )
+        })
+    };
+    let words = |seed| {
+        rows(seed, |below| {
+            let word = 7_919 * (1 + below(600)) % 99_991;
+            format!("{word:05}{}", if below(9) == 0 { '\n' } else { ';' })
+        })
+    };
+    let (mut encoder, mut buffer) = (Encoder::new(), Vec::new());
+    for (plain, better) in [(items(1), 0), (words(2), 1), (items(3), 0), (words(4), 1)] {
+        let sizes = [&[][..], &TWO_TABLES].map(|more| {
+            let mut out = vec![0; compress_bound(plain.len())];
+            context(more).compress2(out.as_mut_slice(), &plain).unwrap()
+        });
+        assert!(sizes[better] < sizes[1 - better], "{better}: {sizes:?}");
+        let (codec, encoded) = encoder.encode_plain(&plain, &mut buffer);
+        assert_eq!((codec, encoded.len()), (Codec::Zstd, sizes[better]), "{sizes:?}");
     }
 }
 
