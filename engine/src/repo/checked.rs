@@ -14,12 +14,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::format::id::hash;
 use crate::sys::fault;
 use crate::sys::map::GuardedMap;
+use crate::sys::prefetch::prefetch;
 
 const BLOCK: usize = 4096;
 const SUM: usize = 16;
 const FOOTER: usize = 8 + 8 + 16 + 32;
-/// Written at a time; whole blocks.
-const WRITE_BYTES: usize = 256 * BLOCK;
+/// Written at a time; whole blocks. A huge page, so that the page cache makes it one.
+const WRITE_BYTES: usize = 512 * BLOCK;
 /// Files up to this size are faulted in by one call.
 const SMALL_BYTES: usize = 1 << 20;
 
@@ -104,6 +105,12 @@ impl Checked {
         }
         let blocks = range.start / BLOCK..=(range.end - 1) / BLOCK;
         blocks.into_iter().all(|block| self.is_proven(block) || self.prove_block(block))
+    }
+
+    /// Asks for the memory of this byte, which will be looked at soon.
+    #[inline]
+    pub fn ahead(&self, at: usize) {
+        prefetch(self.bytes(), at);
     }
 
     /// All of the data, of which only what was proven may be looked at.

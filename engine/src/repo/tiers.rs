@@ -314,6 +314,8 @@ impl Runs {
         id: &ChunkId,
         each: &mut dyn FnMut(u32, u32) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
+        // The large ones are in no cache: they are waited for together.
+        self.tiers.iter().for_each(|tier| tier.ahead(id));
         for tier in &self.tiers {
             let found =
                 tier.find(id, &mut |segment, row| match self.segment(segment).has(row, id) {
