@@ -174,6 +174,11 @@ impl Tier {
         self.slots.is_broken()
     }
 
+    /// Were slots read that its file no longer had?
+    pub fn is_gone(&self) -> bool {
+        self.slots.is_gone()
+    }
+
     /// Where it lies, if in a file.
     pub fn path(&self) -> Option<&Path> {
         self.slots.path()
