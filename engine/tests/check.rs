@@ -290,6 +290,18 @@ fn a_lost_index_run_is_told_by_its_packs() {
 }
 
 #[test]
+fn what_is_cached_of_a_rotten_run_stays() {
+    let (store, cache) = (copy(original()), tempfile::tempdir().unwrap());
+    let repo = open(&store, Some(cache.path()), &env());
+    repo.index().unwrap();
+    let runs = names(&store, "index/");
+    damage(&store, &runs[0], Action::Flip(500));
+    assert!(!check::run(&repo, &STRUCTURE, &Tally::default()).unwrap().damages.is_empty());
+    assert!(open(&store, None, &env()).index().is_err(), "the store has it no more");
+    assert_eq!(repo.index().unwrap().len(), runs.len());
+}
+
+#[test]
 fn a_snapshot_that_vanished() {
     let store = copy(original());
     let repo = open(&store, None, &env());

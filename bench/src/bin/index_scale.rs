@@ -1,15 +1,20 @@
 //! The dedup index at sizes that nobody backs up for a test: generated index runs go into a client's cache as fetched
 //! ones would, then the index is opened from there and asked. Prints a row of a Markdown table: time to fill and to
 //! open, look-ups a second on one core, anonymous memory at most, bytes on disk.
-//! `cargo run --release -p strongroom-bench --bin index_scale -- CHUNKS RUNS FOLDER`; the folder is made, and deleted
-//! in the end. Store, keys and network are left out: what is fetched is made here. Times of look-ups are CPU time.
+//! `cargo run --release -p strongroom-bench --bin index_scale -- CHUNKS RUNS FOLDER [keep] [cold]`; the folder is made,
+//! and deleted in the end, or kept, and used as it is by the next one that says so. It is opened twice: the first may
+//! find something to merge, as after runs of other writers were fetched; the second is how it is opened when nothing
+//! has changed; `cold`: and once more with nothing of it in the page cache. Store, keys and network are left out: what
+//! is fetched is made here. Times of look-ups are CPU time.
 
 use std::collections::HashSet;
+use std::fs::File;
 use std::hint::black_box;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use rustix::fs::{Advice, fadvise};
 use rustix::time::{ClockId, clock_gettime};
 use strongroom::format::id::{ChunkId, IdentityId, ObjectHash, PackId};
 use strongroom::format::index::{PackRow, RunBuilder};
@@ -111,10 +116,11 @@ fn anonymous_mib() -> u64 {
 
 fn main() {
     let args: Vec<String> = std::env::args().collect();
-    let [_, chunks, runs, folder] = &args[..] else {
-        eprintln!("usage: index_scale CHUNKS RUNS FOLDER");
+    let [_, chunks, runs, folder, how @ ..] = &args[..] else {
+        eprintln!("usage: index_scale CHUNKS RUNS FOLDER [keep] [cold]");
         std::process::exit(2);
     };
+    let [keep, is_cold] = ["keep", "cold"].map(|word| how.iter().any(|said| said == word));
     let (chunks, count): (u64, u64) =
         (chunks.parse().expect("a number"), runs.parse().expect("a number"));
     let folder = Path::new(folder);
@@ -132,30 +138,35 @@ fn main() {
                 std::thread::sleep(Duration::from_millis(5));
             }
         });
-        measure(chunks, &runs, folder, &peak);
+        let names: Vec<_> = (0..).zip(&runs).map(|(n, _)| ObjectHash(id(n, 4))).collect();
+        measure(chunks, &runs, &names, folder, &peak);
+        if is_cold {
+            forget_pages(folder);
+            open(&runs, &names, folder, "nothing in the page cache");
+        }
         done.store(true, Ordering::Relaxed);
     });
-    std::fs::remove_dir_all(folder).expect("the folder can be deleted");
+    if !keep {
+        std::fs::remove_dir_all(folder).expect("the folder can be deleted");
+    }
 }
 
-fn measure(chunks: u64, runs: &[(u64, u64)], folder: &Path, peak: &AtomicU64) {
-    let names = fill(runs, folder);
-    let filling = peak.swap(0, Ordering::Relaxed);
-    let bytes: u64 = std::fs::read_dir(folder)
-        .expect("the folder is there")
-        .map(|file| file.and_then(|file| file.metadata()).map_or(0, |file| file.len()))
-        .sum();
-    let files = std::fs::read_dir(folder).expect("the folder is there").count();
-    eprintln!("{files} files, {} MiB; at most {filling} MiB while they were made", bytes >> 20);
-    let (wall, busy) = (Instant::now(), cpu());
-    let index = index(runs, folder);
-    let listed = cpu() - busy;
-    for name in &names {
-        assert!(index.add_cached(name), "{name} is cached");
+fn measure(
+    chunks: u64,
+    runs: &[(u64, u64)],
+    names: &[ObjectHash],
+    folder: &Path,
+    peak: &AtomicU64,
+) {
+    if std::fs::read_dir(folder).is_ok_and(|mut files| files.next().is_none()) {
+        fill(runs, names, folder);
     }
-    index.settle();
-    let (wall, busy) = (wall.elapsed(), cpu() - busy);
-    eprintln!("opened in {wall:.2?}, CPU {busy:.2?} ({listed:.2?} for packs and folder)");
+    let filling = peak.swap(0, Ordering::Relaxed);
+    let files = files(folder);
+    let bytes: u64 = files.iter().map(|file| file.metadata().map_or(0, |file| file.len())).sum();
+    eprintln!("{} files, {} MiB; {filling} MiB at most so far", files.len(), bytes >> 20);
+    let settling = open(runs, names, folder, "first").1;
+    let (index, [wall, busy]) = open(runs, names, folder, "nothing changed");
     let mut seed = 1;
     let mut random = |below: u64| {
         seed = mix(seed);
@@ -179,17 +190,18 @@ fn measure(chunks: u64, runs: &[(u64, u64)], folder: &Path, peak: &AtomicU64) {
     }
     let [first, again] = told[..] else { unreachable!("two rounds") };
     println!(
-        "| chunks | runs | cache MiB | open s (CPU) | misses M/s | pack order M/s | random M/s | \
-         RssAnon MiB, opened and asked | filling |"
+        "| chunks | runs | cache MiB | open s (CPU) | first | misses M/s | \
+         pack order M/s | random M/s | RssAnon MiB, opened and asked | filling |"
     );
-    println!("|---|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|---|");
     println!(
-        "| {chunks} | {} | {} | {:.2} ({:.2}) | {:.1}, then {:.1} | {:.1}, then {:.1} | \
+        "| {chunks} | {} | {} | {:.2} ({:.2}) | {:.2} | {:.1}, then {:.1} | {:.1}, then {:.1} | \
          {:.1}, then {:.1} | {} | {filling} |",
         runs.len(),
         bytes >> 20,
         wall.as_secs_f64(),
         busy.as_secs_f64(),
+        settling[0].as_secs_f64(),
         first[0],
         again[0],
         first[1],
@@ -200,19 +212,50 @@ fn measure(chunks: u64, runs: &[(u64, u64)], folder: &Path, peak: &AtomicU64) {
     );
 }
 
+fn files(folder: &Path) -> Vec<File> {
+    let files = std::fs::read_dir(folder).expect("the folder is there");
+    files.map(|file| File::open(file.expect("listed").path()).expect("can be read")).collect()
+}
+
+/// As far as the kernel heeds it.
+fn forget_pages(folder: &Path) {
+    for file in files(folder) {
+        file.sync_data().expect("can be brought to disk");
+        let _ = fadvise(&file, 0, None, Advice::DontNeed);
+    }
+}
+
+/// Wall clock and CPU.
+fn open(
+    runs: &[(u64, u64)],
+    names: &[ObjectHash],
+    folder: &Path,
+    what: &str,
+) -> (Index, [Duration; 2]) {
+    let (wall, busy) = (Instant::now(), cpu());
+    let index = index(runs, folder);
+    let listed = cpu() - busy;
+    for name in names {
+        assert!(index.add_cached(name), "{name} is cached");
+    }
+    let taken = cpu() - busy;
+    index.settle();
+    let (wall, busy) = (wall.elapsed(), cpu() - busy);
+    let [taken, settled] = [taken - listed, busy - taken];
+    eprintln!(
+        "opened ({what}) in {wall:.2?}, CPU {busy:.2?}: packs and folder {listed:.2?}, \
+         runs {taken:.2?}, settling {settled:.2?}"
+    );
+    (index, [wall, busy])
+}
+
 /// As a client that fetches all of them.
-fn fill(runs: &[(u64, u64)], folder: &Path) -> Vec<ObjectHash> {
+fn fill(runs: &[(u64, u64)], names: &[ObjectHash], folder: &Path) {
     let start = Instant::now();
     let index = index(runs, folder);
-    let names: Vec<ObjectHash> = (0u64..)
-        .zip(runs)
-        .map(|(n, (first, end))| {
-            let name = ObjectHash(id(n, 4));
-            index.add(&name, payload(*first, *end)).expect("the cache can be written");
-            name
-        })
-        .collect();
+    for ((first, end), name) in runs.iter().zip(names) {
+        index.add(name, payload(*first, *end)).expect("the cache can be written");
+    }
     index.settle();
     eprintln!("{} runs cached in {:.1?}", names.len(), start.elapsed());
-    names
 }

@@ -3,17 +3,20 @@
 //! vanished is fetched or made again, and what came after we looked is left alone.
 
 use std::collections::HashMap;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::Result;
 use crate::format::id::ObjectHash;
-use crate::repo::checked::Checked;
+use crate::repo::checked::{self, Checked};
 use crate::repo::parallel;
 use crate::repo::segment::Segment;
 use crate::repo::tier::Tier;
+use crate::sys::map::MAPS_MAX;
 
+/// So many files with runs are opened, as maps are not to be had without end. More than a few hundred are there only if
+/// they could not be put together for long: the rest is left for a later opening, and what is in it fetched.
+const FILES_MAX: usize = if cfg!(test) { 24 } else { MAPS_MAX / 2 };
 /// Proven at a time by one thread.
 const PART_BYTES: usize = 16 << 20;
 
@@ -39,10 +42,16 @@ impl Catalogue {
     pub fn open(folder: &Path) -> (Self, Vec<Arc<Tier>>) {
         let (mut files, mut tiers) = (Vec::new(), Vec::new());
         for path in paths(folder) {
+            let room = files.len() < FILES_MAX;
             let opened = match path.extension().and_then(|extension| extension.to_str()) {
-                Some("run" | "runs") => Segment::open_file(&path).map(|file| files.push(file)),
+                Some("run" | "runs") if room => {
+                    Segment::open_file(&path).map(|file| files.push(file))
+                }
                 Some("tier") => Tier::open(&path).map(|tier| tiers.push(Arc::new(tier))),
-                Some("new") if is_of_many(&path) => Err(io::ErrorKind::Interrupted.into()),
+                Some("new") => {
+                    checked::sweep(&path);
+                    Ok(())
+                }
                 _ => Ok(()),
             };
             if opened.is_err() {
@@ -106,12 +115,6 @@ impl Catalogue {
             file.path().map(std::fs::remove_file);
         }
     }
-}
-
-/// Left over by a merge. What has one run is not: that may be another process's, which would not go on without it.
-fn is_of_many(path: &Path) -> bool {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    name.contains(".runs.") || name.contains(".tier.")
 }
 
 /// In an order of their own, so that the same folder gives the same calls.

@@ -7,19 +7,23 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::ops::Range;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 
 use crate::format::id::hash;
 use crate::sys::fault;
 use crate::sys::map::GuardedMap;
+use crate::sys::prefetch::prefetch;
 
 const BLOCK: usize = 4096;
 const SUM: usize = 16;
 const FOOTER: usize = 8 + 8 + 16 + 32;
-/// Written at a time; whole blocks.
-const WRITE_BYTES: usize = 256 * BLOCK;
+/// Written at a time; whole blocks. A huge page, so that the page cache makes it one.
+const WRITE_BYTES: usize = 512 * BLOCK;
 /// Files up to this size are faulted in by one call.
 const SMALL_BYTES: usize = 1 << 20;
 
@@ -106,6 +110,12 @@ impl Checked {
         blocks.into_iter().all(|block| self.is_proven(block) || self.prove_block(block))
     }
 
+    /// Asks for the memory of this byte, which will be looked at soon.
+    #[inline]
+    pub fn ahead(&self, at: usize) {
+        prefetch(self.bytes(), at);
+    }
+
     /// All of the data, of which only what was proven may be looked at.
     pub fn unproven(&self) -> &[u8] {
         &self.bytes()[..self.data_len]
@@ -113,7 +123,13 @@ impl Checked {
 
     /// Has any byte turned out not to be what was written?
     pub fn is_broken(&self) -> bool {
-        self.broken.load(Ordering::Relaxed)
+        self.broken.load(Ordering::Relaxed) || self.is_gone()
+    }
+
+    /// Were bytes read that the file no longer had, proven or not? Asked after they were read.
+    #[inline]
+    pub fn is_gone(&self) -> bool {
+        matches!(&self.bytes, Bytes::Mapped(map) if map.faulted())
     }
 
     /// Where it lies, if in a file.
@@ -131,8 +147,7 @@ impl Checked {
         let bytes = self.bytes();
         let end = ((block + 1) * BLOCK).min(self.data_len);
         let sum = &bytes[self.sums.clone()][block * SUM..][..SUM];
-        let made_up = || matches!(&self.bytes, Bytes::Mapped(map) if map.faulted());
-        if hash(&bytes[block * BLOCK..end])[..SUM] == *sum && !made_up() {
+        if hash(&bytes[block * BLOCK..end])[..SUM] == *sum && !self.is_gone() {
             self.proven[block / 64].fetch_or(1 << (block % 64), Ordering::Relaxed);
             return true;
         }
@@ -176,7 +191,8 @@ pub struct Writing {
 }
 
 impl Writing {
-    /// The name while it is written is `path`'s with more behind it, at the end `.new`.
+    /// The name while it is written is `path`'s with more behind it, at the end `.new`. It is locked (`flock`) until
+    /// then, so one that can be locked is a dead writer's.
     pub fn create(path: &Path) -> io::Result<Self> {
         // Nothing else that lives in this process begins where this does.
         let pending = Vec::with_capacity(WRITE_BYTES);
@@ -184,8 +200,16 @@ impl Writing {
         temporary.push(format!(".{}-{:p}.new", std::process::id(), pending.as_ptr()));
         let (temporary, path) = (PathBuf::from(temporary), path.to_owned());
         fault::pass("cache create")?;
-        let mut options = OpenOptions::new();
-        let file = options.write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        let file = loop {
+            let mut options = OpenOptions::new();
+            let file =
+                options.write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+            // Whoever sweeps may have had it between the two calls; where there are no locks nobody sweeps.
+            let held = flock(&file, FlockOperation::NonBlockingLockExclusive);
+            if held != Err(Errno::WOULDBLOCK) && file.metadata()?.nlink() > 0 {
+                break file;
+            }
+        };
         let sums = Vec::new();
         Ok(Self { file, temporary, path, pending, sums, written: 0, finished: false })
     }
@@ -237,6 +261,14 @@ impl Writing {
         std::fs::rename(&self.temporary, &self.path)?;
         self.finished = true;
         Ok(checked)
+    }
+}
+
+/// Deletes what a dead writer left.
+pub fn sweep(temporary: &Path) {
+    let Ok(file) = File::open(temporary) else { return };
+    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
+        let _ = std::fs::remove_file(temporary);
     }
 }
 

@@ -69,7 +69,9 @@ impl At {
 }
 
 impl<'a> Places<'a> {
-    pub fn new(index: &'a Index) -> Self {
+    /// Every run must be whole. Ask `Index::stands` again before acting on what was found.
+    pub fn new(index: &'a Index) -> Result<Self> {
+        index.stands()?;
         let (doomed, runs) = (&index.packs().doomed, &index.packs().doomed_runs);
         let (mut segments, mut numbers) = (Vec::new(), Vec::new());
         for segment in index.segments() {
@@ -84,7 +86,7 @@ impl<'a> Places<'a> {
                 packs.map(|(n, pack)| segment.sound(n) && !doomed.contains(&pack.id)).collect()
             })
             .collect();
-        Self { index, segments, usable, numbers }
+        Ok(Self { index, segments, usable, numbers })
     }
 
     pub fn is_usable(&self, segment: usize, pack: u32) -> bool {

@@ -179,7 +179,8 @@ impl Index {
     /// The frame of the chunk in this row and its number, if it may be relied on.
     fn relied(&self, segment: &Segment, row: u32) -> Option<(u32, RunFrame)> {
         let (number, frame) = segment.frame_of(row)?;
-        if !segment.relied(frame.pack) {
+        // The file may have been cut short after its bytes were proven: then what was read is made up.
+        if !segment.relied(frame.pack) || segment.file().is_gone() {
             return None;
         }
         if !self.packs.damaged.is_empty() {
@@ -277,7 +278,19 @@ impl Index {
 
     /// Has the cache turned out to be broken, so that another opening would say more?
     pub fn is_broken(&self) -> bool {
-        self.runs.look(|runs| runs.segments().iter().any(|segment| segment.file().is_broken()))
+        self.runs.look(|runs| runs.broken().is_some())
+    }
+
+    /// An error if any run is not whole, or anything was read that is not what was written: asked by whoever deletes,
+    /// before and after.
+    pub fn stands(&self) -> Result<()> {
+        self.runs.look(|runs| {
+            if runs.segments().iter().all(|segment| segment.is_whole()) && runs.broken().is_none() {
+                return Ok(());
+            }
+            let path = runs.broken().map(Path::to_owned).unwrap_or_default();
+            Err(Error::Cache { path, source: std::io::ErrorKind::InvalidData.into() })
+        })
     }
 
     fn shard(&self, id: &ChunkId) -> &Mutex<HashSet<ChunkId>> {

@@ -174,9 +174,27 @@ impl Tier {
         self.slots.is_broken()
     }
 
+    /// Were slots read that its file no longer had?
+    pub fn is_gone(&self) -> bool {
+        self.slots.is_gone()
+    }
+
     /// Where it lies, if in a file.
     pub fn path(&self) -> Option<&Path> {
         self.slots.path()
+    }
+
+    /// Asks for the memory that `find` will look at.
+    #[inline]
+    pub fn ahead(&self, id: &ChunkId) {
+        self.slots.ahead(self.first_slot(id) * SLOT);
+    }
+
+    /// Where the id would stand if nothing else did.
+    #[inline]
+    fn first_slot(&self, id: &ChunkId) -> usize {
+        let Shard { start, spread, .. } = self.shards[id.0[0] as usize];
+        start + ideal(bits(&id.0), spread) as usize
     }
 
     /// Tells `each` every segment and row that the id may be at, in ascending order of its own numbers.
@@ -185,9 +203,9 @@ impl Tier {
         id: &ChunkId,
         each: &mut dyn FnMut(u32, u32) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, Broken> {
-        let Shard { start, slots, spread } = self.shards[id.0[0] as usize];
+        let Shard { start, slots, .. } = self.shards[id.0[0] as usize];
         let wanted = bits(&id.0);
-        let (mut at, end) = (start + ideal(wanted, spread) as usize, start + slots as usize);
+        let (mut at, end) = (self.first_slot(id), start + slots as usize);
         while at < end {
             let to = (at + LINE).min(end);
             let line = self.slots.get(at * SLOT..to * SLOT).ok_or(Broken)?;

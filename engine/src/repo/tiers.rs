@@ -213,6 +213,10 @@ impl Tiers {
     /// Puts files with few runs together.
     fn bundle(&self) {
         let Some(folder) = &self.folder else { return };
+        // What is broken is fetched again by whoever opens next.
+        let mut runs = self.runs.write().expect("no panic holds this lock");
+        runs.small.retain(|small| !small.file.is_broken());
+        drop(runs);
         let (from, numbers, segments) = self.look(|runs| {
             if runs.small.len() < SMALL_FILES {
                 return (0, Vec::new(), Vec::new());
@@ -252,6 +256,14 @@ impl Runs {
 
     pub fn segment(&self, number: u32) -> &Arc<Segment> {
         &self.segments[number as usize]
+    }
+
+    /// A file whose bytes turned out not to be what was written, or that lost some after they were proven.
+    pub fn broken(&self) -> Option<&Path> {
+        let files = self.segments.iter().map(|segment| segment.file());
+        let tiers = self.tiers.iter().filter(|tier| tier.is_gone());
+        let file = files.into_iter().find(|file| file.is_broken());
+        file.and_then(|file| file.path()).or(tiers.into_iter().find_map(|tier| tier.path()))
     }
 
     /// Segments and rows that have the id, ascending.
@@ -314,6 +326,8 @@ impl Runs {
         id: &ChunkId,
         each: &mut dyn FnMut(u32, u32) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
+        // The large ones are in no cache: they are waited for together.
+        self.tiers.iter().for_each(|tier| tier.ahead(id));
         for tier in &self.tiers {
             let found =
                 tier.find(id, &mut |segment, row| match self.segment(segment).has(row, id) {

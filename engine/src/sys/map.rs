@@ -50,13 +50,23 @@ unsafe impl Sync for GuardedMap {}
 impl GuardedMap {
     /// Maps `offset..offset + len`, any alignment. `QuotaExceeded` if [`MAPS_MAX`] maps live.
     pub fn map(file: &File, offset: u64, len: usize) -> io::Result<GuardedMap> {
-        let map = Self::map_untouched(file, offset, len)?;
-        map.populate();
+        let map = Self::map_only(file, offset, len)?;
+        map.advise(match map.mapped_bytes {
+            0..=POPULATE_BYTES_MAX => Advice::LinuxPopulateRead,
+            _ => Advice::Sequential,
+        });
         Ok(map)
     }
 
-    /// As `map`, for what will be read here and there: nothing is read ahead.
+    /// As `map`, for what will be read here and there, for long: nothing is read ahead, but what is touched comes in
+    /// huge pages where the file system can (ext4, XFS, Btrfs), as most such reads miss the TLB too.
     pub fn map_untouched(file: &File, offset: u64, len: usize) -> io::Result<GuardedMap> {
+        let map = Self::map_only(file, offset, len)?;
+        map.advise(Advice::LinuxHugepage);
+        Ok(map)
+    }
+
+    fn map_only(file: &File, offset: u64, len: usize) -> io::Result<GuardedMap> {
         let torn = fault::pass_bytes("map", len)? < len;
         let lead_bytes = (offset % page_size() as u64) as usize;
         let mapped_bytes = len.checked_add(lead_bytes).ok_or(io::ErrorKind::InvalidInput)?;
@@ -90,12 +100,8 @@ impl GuardedMap {
     }
 
     /// Best effort: pages that would fault are left to the handler.
-    fn populate(&self) {
-        let advice = match self.mapped_bytes {
-            0..=POPULATE_BYTES_MAX => Advice::LinuxPopulateRead,
-            _ => Advice::Sequential,
-        };
-        // SAFETY: exactly our mapping; neither advice changes what it holds.
+    fn advise(&self, advice: Advice) {
+        // SAFETY: exactly our mapping; none of the advice given here changes what it holds.
         let _ = unsafe { madvise(self.base.as_ptr(), self.mapped_bytes, advice) };
     }
 }

@@ -46,8 +46,9 @@ pub fn decide(prune: &Prune, number: u32, report: &mut PruneReport) -> Result<Ou
     // What was forgotten after the proposal is not named by it and stays whole: it may be held yet.
     let named: HashSet<SessionId> = proposed.proposal.doomed.snapshots.iter().copied().collect();
     let (state, live) = State::marked(prune, &|id| !named.contains(id))?;
-    let places = Places::new(&state.index);
+    let places = Places::new(&state.index)?;
     let doomed = spare(prune, &state, &places, &live, proposed.proposal.doomed, report)?;
+    places.index.stands()?;
     // What was relied on was visible, which is not yet durable.
     for folder in RELIED_ON {
         repo.make_folder_durable(folder)?;

@@ -68,21 +68,22 @@ pub fn merge(prune: &Prune, places: &Places, segments: &[usize]) -> Result<Vec<O
         let held = &places.segments[segment];
         let run = held.run();
         if builder.len() as u64 + u64::from(run.len()) > MERGED_CHUNKS_MAX {
-            write(prune, std::mem::take(&mut builder))?;
+            write(prune, places, std::mem::take(&mut builder))?;
         }
         let gone = gone_packs(prune, places, segment)?;
         push_run(&mut builder, &run, &gone, &mut pushed)?;
         replaced.extend(held.name);
     }
-    write(prune, builder)?;
+    write(prune, places, builder)?;
     replaced.sort_unstable();
     Ok(replaced)
 }
 
-fn write(prune: &Prune, builder: RunBuilder) -> Result<()> {
+fn write(prune: &Prune, places: &Places, builder: RunBuilder) -> Result<()> {
     if builder.is_empty() {
         return Ok(());
     }
+    places.index.stands()?;
     let epoch = prune.repo.roster().epoch().number;
     let (name, _) = prune.repo.put_sealed_run(&builder.finish(), epoch)?;
     prune.repo.read_back_run(&name)

@@ -31,7 +31,7 @@ pub fn propose(prune: &Prune, retired: &Retired, report: &mut PruneReport) -> Re
     }
     let (state, live) = State::marked(prune, &|_| false)?;
     let open = state.open_sessions(prune)?;
-    let places = Places::new(&state.index);
+    let places = Places::new(&state.index)?;
     let chosen = choose(prune, &places, &live)?;
     let mut doomed = Doomed {
         packs: dead_packs(prune, &state, &chosen, &open)?,
@@ -75,7 +75,7 @@ fn prepare(
     doomed.runs.extend(merge::merge(prune, places, runs)?);
     doomed.runs.sort_unstable();
     doomed.packs.sort_unstable();
-    Ok(())
+    places.index.stands()
 }
 
 fn publish(prune: &Prune, retired: &Retired, doomed: Doomed) -> Result<Option<u32>> {

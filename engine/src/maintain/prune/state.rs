@@ -33,7 +33,7 @@ impl State {
     pub fn marked(prune: &Prune, spared: &dyn Fn(&SessionId) -> bool) -> Result<(Self, Live)> {
         let read = || {
             let state = Self::read(prune)?;
-            let places = Places::new(&state.index);
+            let places = Places::new(&state.index)?;
             let mark = |roots: &[_]| live::mark(prune.repo, &places, roots, prune.watch);
             let mut roots = state.roots.clone();
             for id in state.liveness.dead.iter().filter(|id| spared(id)) {

@@ -1,6 +1,8 @@
 //! The index against a plain list of runs: whatever was added, has vanished, was merged in the store or in the cache,
 //! whatever call failed on the way and whatever has become of the cached files, the answers are those of the list.
 
+mod folder;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
