@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use strongroom::backup::chunk::Chunker;
-use strongroom::benchmark::cipher_name;
+use strongroom::benchmark::{built_in_sealer, cipher_name};
 use strongroom::format::codec::{Codec, Decoder, Encoder, Predictor, Samples};
-use strongroom::format::id::{IdKey, RepositoryId, SessionId};
-use strongroom::format::seal::{Context, Label, Recipient, Sealer, Secret, Suite, frame_nonce};
+use strongroom::format::id::IdKey;
+use strongroom::format::seal::{Suite, frame_nonce};
 
 const KIB: usize = 1 << 10;
 const SIZES: [(&str, usize); 2] = [("64K", 64 * KIB), ("1M", 1024 * KIB)];
@@ -135,7 +135,7 @@ fn choosing(c: &mut Criterion) {
 fn sealing(c: &mut Criterion) {
     let mut group = c.benchmark_group("seal");
     for suite in [Suite::Aes256Gcm, Suite::ChaCha20Poly1305] {
-        let sealer = sealer(suite);
+        let sealer = built_in_sealer(suite);
         for (size, len) in SIZES {
             let (mut data, mut ordinal) = (random(len), 0u64);
             let name = |way| format!("{way}-{}", cipher_name(suite));
@@ -158,18 +158,6 @@ fn sealing(c: &mut Criterion) {
         }
     }
     group.finish();
-}
-
-fn sealer(suite: Suite) -> Sealer {
-    let context = Context {
-        suite,
-        recipient: Recipient::Data,
-        epoch: 1,
-        repository: RepositoryId([1; 16]),
-        session: SessionId([2; 16]),
-        salt: [3; 32],
-    };
-    Sealer::new(&Secret([4; 32]), &context, Label::Frame)
 }
 
 /// Codec 3: a table of which one row in a hundred has changed, and its version before.

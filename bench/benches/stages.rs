@@ -23,7 +23,7 @@ use strongroom::repo::session::{Encoded, SealedFrame, Session};
 use strongroom::repo::trees::Piece;
 use strongroom::repo::{InitOptions, KeyFileSecret, Repo, Unlock, init};
 use strongroom::restore::{self, RestoreOptions};
-use strongroom::store::{LocalStore, MemoryStore, Store};
+use strongroom::store::{LocalStore, MemoryStore, ObjectName, Store};
 use strongroom::watch::Tally;
 
 const CHUNK: usize = 1 << 20;
@@ -88,26 +88,11 @@ fn packing(c: &mut Criterion) {
     group.finish();
 }
 
-fn pack_of(
-    repo: &Repo,
-    session: &Session,
-    frames: &[SealedFrame],
-) -> strongroom::store::ObjectName {
+fn pack_of(repo: &Repo, session: &Session, frames: &[SealedFrame]) -> ObjectName {
     let mut pack =
         OpenPack::begin(repo, session.id, session.epoch, PackClass::Data).expect("begun");
     for frame in frames {
-        let keys = session.keys(frame.recipient);
-        let frame = PackFrame {
-            context: &keys.context,
-            seal: &keys.seal,
-            codec: frame.codec as u8,
-            ordinal: frame.ordinal,
-            plain: frame.plain_len,
-            stored: &frame.stored,
-            chunks: &frame.chunks,
-            bases: &frame.bases,
-        };
-        pack.push(&frame).expect("memory takes it");
+        pack.push(&PackFrame::of(frame, session)).expect("memory takes it");
     }
     pack.close(repo, repo.identity(), false).expect("closed").name
 }

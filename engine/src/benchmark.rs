@@ -33,7 +33,7 @@ use meter::Meter;
 use scratch::Scratch;
 use steps::Run;
 
-pub use kernels::{StageSpeed, Unit, built_in_index, cipher_name};
+pub use kernels::{StageSpeed, Unit, built_in_index, built_in_sealer, cipher_name};
 pub use line::{STAGES, Spent, Stage};
 pub use meter::Speed;
 pub use place::{Stored, Writing};

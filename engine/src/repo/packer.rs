@@ -165,17 +165,7 @@ impl<'r> Packer<'r> {
         full: &dyn Fn(OpenPack) -> Result<()>,
     ) -> Result<()> {
         let limit = self.repo.file().pack_size;
-        let keys = self.session.keys(frame.recipient);
-        let frame = PackFrame {
-            context: &keys.context,
-            seal: &keys.seal,
-            codec: frame.codec as u8,
-            ordinal: frame.ordinal,
-            plain: frame.plain_len,
-            stored: &frame.stored,
-            chunks: &frame.chunks,
-            bases: &frame.bases,
-        };
+        let frame = PackFrame::of(&frame, self.session);
         if let Some(pack) = lane.take_if(|pack| pack.len_with(&frame) > limit) {
             full(pack)?;
         }
