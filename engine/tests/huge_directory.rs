@@ -1,10 +1,14 @@
 //! Directories of thousands: they are put together while their entries finish, in any order, and yet
-//! are stored as if all of it had been at hand. The twin here has all of it at hand. A small
-//! repository lets little wait (a quarter of its pack size), so the walk is made to pause, too.
+//! are stored as if all of it had been at hand. The twin here has all of it at hand. And while one of
+//! them takes long, no more than a limit of those behind it is done: the walk pauses.
 
 mod support;
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex};
+
+use strongroom::backup::{self, BackupOptions, Source};
 
 use strongroom::env::Env;
 use strongroom::format::id::ChunkId;
@@ -16,8 +20,9 @@ use strongroom::format::tree::{
 use strongroom::repo::Repo;
 use strongroom::repo::fetch::Fetcher;
 use strongroom::repo::trees::{Found, Node, Piece, Trees};
+use strongroom::watch::{Counter, Problem, Watch};
 
-use support::{back_up, new_store, noise, open};
+use support::{back_up, is_quiet, new_store, noise, open, picture, small_options};
 
 const FILES: usize = 6_000;
 
@@ -206,4 +211,87 @@ fn a_directory_that_is_put_together_on_the_way_is_stored_as_if_all_were_at_hand(
 /// Directories from `/` down to this one, which is not counted.
 fn above(path: &Path) -> usize {
     path.canonicalize().unwrap().ancestors().count() - 1
+}
+
+/// Keeps whoever begins with the first file until the gate is opened, and counts what is done meanwhile.
+#[derive(Default)]
+struct Held {
+    files: AtomicU64,
+    is_open: Mutex<bool>,
+    opened: Condvar,
+}
+
+impl Held {
+    fn open(&self) {
+        *self.is_open.lock().unwrap() = true;
+        self.opened.notify_all();
+    }
+}
+
+impl Watch for Held {
+    fn add(&self, counter: Counter, n: u64) {
+        if counter == Counter::FilesDone {
+            self.files.fetch_add(n, Ordering::Relaxed);
+        }
+    }
+
+    fn current(&self, name: &[u8]) {
+        if name.ends_with(b"/00000") {
+            let open = self.is_open.lock().unwrap();
+            drop(self.opened.wait_while(open, |open| !*open).unwrap());
+        }
+    }
+
+    fn problem(&self, problem: Problem) {
+        panic!("{problem:?}");
+    }
+}
+
+#[test]
+fn the_walk_pauses_while_too_much_waits_for_one_file() {
+    const THREADS: u64 = 3;
+    let source = tempfile::tempdir().unwrap();
+    for n in 0..FILES {
+        std::fs::write(source.path().join(format!("{n:05}")), b"").unwrap();
+    }
+    // A quarter of a pack may wait, and what waits is at least so large; what has been handed out when
+    // the walk notices is done, too: a queue of batches of 32, and one for each thread.
+    let waiting = small_options().pack_bytes / 4 / 160;
+    let handed_out = (THREADS * 4 + THREADS + 1) * 32;
+    assert!(waiting + handed_out < FILES as u64 / 2, "otherwise nothing is shown");
+    let env = Env::system(THREADS as usize);
+    let store = new_store(&env);
+    let repo = open(&store, None, &env);
+    let (held, paths) = (Held::default(), [source.path().to_owned()]);
+    let report = std::thread::scope(|scope| {
+        let options = BackupOptions::default();
+        let run = || backup::run(&repo, Source::Paths(&paths), &options, &held);
+        let backup = scope.spawn(run);
+        // Until nothing moves any more, and something had moved.
+        let (mut quiet, mut before) = (0, 0);
+        while quiet < 3 {
+            let done = held.files.load(Ordering::Relaxed);
+            quiet = if is_quiet() && done == before && done > 500 { quiet + 1 } else { 0 };
+            before = done;
+            std::thread::yield_now();
+        }
+        held.open();
+        let report = backup.join().unwrap().unwrap();
+        assert!(before <= waiting + handed_out, "{before} were done while the first was not");
+        report
+    });
+    assert_eq!(report.counts.files, FILES as u64);
+    let restored = tempfile::tempdir().unwrap();
+    let snapshot = repo.find_snapshot("latest").unwrap();
+    let path = source.path().canonicalize().unwrap();
+    strongroom::restore::run(
+        &repo,
+        &snapshot,
+        Some(path.as_os_str().as_encoded_bytes()),
+        restored.path(),
+        &strongroom::restore::RestoreOptions::default(),
+        &strongroom::watch::Tally::default(),
+    )
+    .unwrap();
+    support::assert_same(&picture(source.path()), &picture(restored.path()));
 }

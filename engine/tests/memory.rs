@@ -22,7 +22,7 @@ use strongroom::restore::{self, RestoreOptions};
 use strongroom::store::{Fault, FaultyStore, LocalStore, Op};
 use strongroom::watch::Tally;
 
-use support::{KEY, memory_dir, noise};
+use support::{KEY, is_quiet, memory_dir, noise};
 
 /// Frames held back until a pack is worth it, what runs ahead, rows of open packs, the journal.
 const IN_SHARED: usize = 16 << 20;
@@ -108,18 +108,6 @@ impl Gate {
         *self.state.lock().unwrap() = Passage { closed, allowed };
         self.moved.notify_all();
     }
-}
-
-/// Does no other thread of this process run, or want to?
-fn is_quiet() -> bool {
-    let own = std::fs::read_link("/proc/thread-self").unwrap();
-    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
-    tasks.map(|task| task.unwrap()).filter(|task| Some(&*task.file_name()) != own.file_name()).all(
-        |task| {
-            let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
-            stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('S'))
-        },
-    )
 }
 
 /// The most that is allocated at a time while `run` runs, beyond what was before. The gate is opened
