@@ -262,6 +262,16 @@ fn rows(night: u64, bytes: usize) -> Vec<u8> {
     text
 }
 
+/// 16-bit samples of a smooth field under noise, as scanners give them: what the numeric codec is for.
+fn slices(seed: u64, bytes: usize) -> Vec<u8> {
+    let noise = noise(seed, bytes / 2);
+    let sample = |(n, noise): (usize, &u8)| {
+        let (x, y) = (n % 512, n / 512);
+        (900 + (x * x / 300 + y * 3) as u16 % 1500 + u16::from(noise % 32)).to_le_bytes()
+    };
+    noise.iter().enumerate().flat_map(sample).collect()
+}
+
 #[test]
 fn what_is_held_while_the_store_stands_still_is_bounded() {
     for threads in [2, 16] {
@@ -273,6 +283,12 @@ fn what_is_held_while_the_store_stands_still_is_bounded() {
         }
         bench.back_up("large files in", way_in(COPIES));
         bench.restore("large files back", way_back);
+        bench.clear();
+        for n in 0..3 {
+            bench.write(&format!("images {n}"), &slices(n, 12 << 20));
+        }
+        bench.back_up("images in", way_in(COPIES));
+        bench.restore("images back", way_back);
         bench.clear();
         for n in 0..2_500 {
             bench.write(&format!("small {n}"), &noise(100 + n, 2_000 + n as usize));
