@@ -203,8 +203,9 @@ fn journaling(c: &mut Bench) {
             let mut entry = entry(n);
             entry.content = Vec::new();
             let signature = Signature { dev: 1, ino: n as u64, unsure: false };
-            let record = Record { signature, entry, pieces: vec![Piece::Chunk { id, len: 8_000 }] };
-            journal.append(format!("/srv/subject-{n}.xml").as_bytes(), &record);
+            let pieces = vec![Piece::Chunk { id, len: 8_000 }];
+            let mut record = Record { signature, entry, pieces };
+            journal.append(format!("/srv/subject-{n}.xml").as_bytes(), &mut record);
         });
     });
     group.finish();

@@ -213,7 +213,7 @@ fn pipeline(work: &Work, roots: &Roots, source: &mut Source) -> Result<Directory
     if threads == 1 {
         let mut worker = Worker::new(work, None);
         match source {
-            Source::Paths(_) => walk::walk(work, roots, &mut |task| worker.take(task))?,
+            Source::Paths(_) => walk::walk(work, roots, &mut |tasks| worker.take(tasks))?,
             Source::Stream { name, reader, .. } => worker.stream(name, *reader)?,
         }
         worker.flush()?;
@@ -235,8 +235,8 @@ fn pipeline(work: &Work, roots: &Roots, source: &mut Source) -> Result<Directory
         drop((tasks, chunks));
         work.guard(|| match source {
             // A closed queue means that a worker has failed; its error is the one that counts.
-            Source::Paths(_) => walk::walk(work, roots, &mut |task| {
-                tasks_in.send(task).map_err(|_| Error::Interrupted)
+            Source::Paths(_) => walk::walk(work, roots, &mut |tasks| {
+                tasks_in.send(tasks).map_err(|_| Error::Interrupted)
             }),
             Source::Stream { name, reader, .. } => {
                 let mut worker = Worker::new(work, Some(queues.clone()));
@@ -253,7 +253,7 @@ fn pipeline(work: &Work, roots: &Roots, source: &mut Source) -> Result<Directory
 /// A worker's life: chunks of large files first, then new names, until the root directory is complete.
 fn work_off(
     mut worker: Worker,
-    mut tasks: Receiver<Task>,
+    mut tasks: Receiver<Vec<Task>>,
     chunks: Receiver<LargeChunk>,
     quit: Receiver<()>,
 ) -> Result<()> {
@@ -261,8 +261,8 @@ fn work_off(
         select_biased! {
             recv(quit) -> _ => return worker.flush(),
             recv(chunks) -> chunk => if let Ok(chunk) = chunk { worker.large_chunk(chunk)? },
-            recv(tasks) -> task => match task {
-                Ok(task) => worker.take(task)?,
+            recv(tasks) -> handed => match handed {
+                Ok(handed) => worker.take(handed)?,
                 Err(_) => tasks = never(),
             },
         }

@@ -38,7 +38,6 @@ struct Original {
     store: MemoryStore,
     /// With the source of each and what is in it.
     snapshots: BTreeMap<SessionId, (PathBuf, Picture)>,
-    _sources: tempfile::TempDir,
 }
 
 /// Three snapshots of two authors, one forgotten, one held; at least two objects of every kind.
@@ -68,7 +67,7 @@ fn original() -> &'static Original {
             }
         }
         control_records(&store, &owner, *snapshots.keys().next().unwrap());
-        Original { store, snapshots, _sources: sources }
+        Original { store, snapshots }
     })
 }
 

@@ -31,7 +31,6 @@ fn env() -> Env {
 struct Original {
     store: MemoryStore,
     snapshots: BTreeMap<SessionId, (PathBuf, Picture)>,
-    _sources: tempfile::TempDir,
 }
 
 /// A large snapshot with packs of each class, and a small one in a mixed pack.
@@ -54,7 +53,7 @@ fn original() -> &'static Original {
             let id = back_up(&owner, &source).snapshot.unwrap();
             snapshots.insert(id, (source.clone(), picture(&source)));
         }
-        Original { store, snapshots, _sources: sources }
+        Original { store, snapshots }
     })
 }
 

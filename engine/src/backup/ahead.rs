@@ -55,7 +55,7 @@ impl Ahead {
         self.less.notify_all();
     }
 
-    fn is_full(&self) -> bool {
+    pub fn is_full(&self) -> bool {
         self.bytes.load(Ordering::Relaxed) > self.max_bytes
     }
 }

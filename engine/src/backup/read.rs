@@ -87,6 +87,16 @@ impl Worker<'_> {
         let name = &dir.names[place];
         let path = dir.path_of(name);
         let handle = dir.dir.as_ref().expect("its names were listed");
+        if work.before.is_empty() && dir.names.kind(place) == Some(Kind::File) {
+            // There is nothing to compare it with. Whatever else it has become is told below.
+            let opened =
+                handle.open_file(name).and_then(|file| fstat(&file).map(|stat| (file, stat)));
+            if let Some((file, stat)) = opened.ok().filter(|(_, stat)| stat.kind == Kind::File) {
+                work.current(&path);
+                work.count(Counter::BytesFound, stat.size);
+                return self.open_file(dir, place, path, file, stat, None);
+            }
+        }
         let stat = match handle.stat(name) {
             Ok(stat) if stat.kind == Kind::File => return self.file(dir, place, path, stat),
             Ok(stat) if stat.kind == Kind::Dir => {
@@ -132,25 +142,34 @@ impl Worker<'_> {
         let name = &dir.names[place];
         work.current(&path);
         work.count(Counter::BytesFound, stat.size);
-        let was = match work.was(dir, name, &path, &stat)? {
+        let was = match work.was(dir, name, &path, &stat, &mut self.recall)? {
             Was::Same(record) => return self.take_over(dir, place, &path, &stat, record),
             Was::Other(record) => Some(record),
             Was::Absent => None,
         };
         let handle = dir.dir.as_ref().expect("its names were listed");
-        let opened = handle.open_file(name).and_then(|file| {
-            let stat = fstat(&file)?;
-            if stat.kind != Kind::File {
-                return Err(io::Error::other("it was replaced while it was backed up"));
+        let opened = handle.open_file(name).and_then(|file| fstat(&file).map(|stat| (file, stat)));
+        match opened {
+            Ok((file, stat)) if stat.kind == Kind::File => {
+                self.open_file(dir, place, path, file, stat, was)
             }
-            let xattrs = work.or_report(xattrs_of(&file), &path);
-            Ok((file, stat, xattrs))
-        });
-        let (file, stat, xattrs) = match opened {
-            Ok(opened) => opened,
-            Err(error) => return self.unread(dir, place, &path, error),
-        };
-        let mut entry = work.entry(name, &stat, xattrs);
+            Ok(_) => self.unread(dir, place, &path, "it was replaced while it was backed up"),
+            Err(error) => self.unread(dir, place, &path, error),
+        }
+    }
+
+    fn open_file(
+        &mut self,
+        dir: &Arc<DirNode>,
+        place: usize,
+        path: Vec<u8>,
+        file: File,
+        stat: Stat,
+        was: Option<Record>,
+    ) -> Result<()> {
+        let work = self.work;
+        let xattrs = work.or_report(xattrs_of(&file), &path);
+        let mut entry = work.entry(&dir.names[place], &stat, xattrs);
         if stat.nlink > 1 {
             let group = was.as_ref().and_then(|was| was.entry.hard_link);
             entry.hard_link = Some(work.links.group(&stat, group, &path));
@@ -192,7 +211,7 @@ impl Worker<'_> {
         work.count(Counter::FilesDone, 1);
         work.count(Counter::BytesDone, stat.size);
         if let Some(journal) = work.journal {
-            journal.append(path, &record);
+            journal.append(path, &mut record);
         }
         self.done(dir, place, Some(Done::Leaf(record)))
     }
@@ -279,10 +298,10 @@ impl Worker<'_> {
             1,
         );
         let unsure = work.unsure(&entry) || entry.flags != 0;
-        let record =
-            Record { signature: Signature { dev: stat.dev, ino: stat.ino, unsure }, entry, pieces };
+        let signature = Signature { dev: stat.dev, ino: stat.ino, unsure };
+        let mut record = Record { signature, entry, pieces };
         if let Some(journal) = work.journal {
-            journal.append(path, &record);
+            journal.append(path, &mut record);
         }
         self.done(dir, place, Some(Done::Leaf(record)))
     }

@@ -19,7 +19,7 @@ use crate::format::snapshot::Directory;
 use crate::format::tree::{Entry, EntryKind, TimeSpec};
 use crate::repo::Repo;
 use crate::repo::fetch::Fetcher;
-use crate::repo::journal::{Past, Record, Signature};
+use crate::repo::journal::{Past, Recall, Record, Signature};
 use crate::repo::lookup::Index;
 use crate::repo::snapshots::SnapshotInfo;
 use crate::repo::trees::{Node, Part, Piece, Trees};
@@ -103,6 +103,11 @@ impl<'r> Before<'r> {
         Ok(Self { repo, past, parent, fetcher, loaded: Mutex::default(), bases })
     }
 
+    /// Nothing is known of any path.
+    pub fn is_empty(&self) -> bool {
+        self.past.is_none() && self.fetcher.is_none()
+    }
+
     pub fn parent(&self) -> Option<SessionId> {
         self.parent.as_ref().map(|parent| parent.id)
     }
@@ -133,12 +138,18 @@ impl<'r> Before<'r> {
 
     /// What was known of an entry, however it is now.
     pub fn record(&self, dir: &DirNode, name: &[u8], path: &[u8]) -> Result<Option<Record>> {
-        Ok(self.find(dir, name, path)?.map(|(record, _)| record))
+        Ok(self.find(dir, name, path, &mut Recall::default())?.map(|(record, _)| record))
     }
 
-    fn find(&self, dir: &DirNode, name: &[u8], path: &[u8]) -> Result<Option<(Record, bool)>> {
+    fn find(
+        &self,
+        dir: &DirNode,
+        name: &[u8],
+        path: &[u8],
+        recall: &mut Recall,
+    ) -> Result<Option<(Record, bool)>> {
         if let Some(past) = &self.past {
-            return Ok(past.find(path).map(|record| (record, true)));
+            return Ok(past.find(path, recall).map(|record| (record, true)));
         }
         let Some(part) = self.load(dir, name) else { return Ok(None) };
         let node = entry_of(&part, name).filter(|node| node.entry.kind == EntryKind::File);
@@ -175,8 +186,15 @@ fn latest_of(repo: &Repo, roots: &Roots, options: &BackupOptions) -> Result<Opti
 }
 
 impl Work<'_> {
-    pub fn was(&self, dir: &DirNode, name: &[u8], path: &[u8], stat: &Stat) -> Result<Was> {
-        let Some((record, by_journal)) = self.before.find(dir, name, path)? else {
+    pub fn was(
+        &self,
+        dir: &DirNode,
+        name: &[u8],
+        path: &[u8],
+        stat: &Stat,
+        recall: &mut Recall,
+    ) -> Result<Was> {
+        let Some((record, by_journal)) = self.before.find(dir, name, path, recall)? else {
             return Ok(Was::Absent);
         };
         let entry = &record.entry;

@@ -21,8 +21,10 @@ use crate::sys::dir::{Dir, Names};
 use crate::sys::stat::{Kind, Stat, fstat};
 use crate::watch::{Counter, Problem, ProblemKind, Watch};
 
-/// Names in one task: enough to make the hand-over cheap, few enough to spread the work.
+/// Names in one task, few enough to spread the work.
 const BATCH: usize = 32;
+/// Names, and ends of directories, that a worker is handed at once, so that it is worth waking it.
+const HANDED_OUT: usize = 48;
 const CACHE_TAG: &[u8] = b"CACHEDIR.TAG";
 const CACHE_TAG_BEGINS: &[u8] = b"Signature: 8a477f597d28d172789f06886806bc55";
 
@@ -186,7 +188,35 @@ impl Level<'_> {
     }
 }
 
-pub fn walk(work: &Work, roots: &Roots, submit: &mut dyn FnMut(Task) -> Result<()>) -> Result<()> {
+/// Tasks gather until they are worth waking a worker for.
+struct Gathered<'s> {
+    tasks: Vec<Task>,
+    names: usize,
+    submit: &'s mut dyn FnMut(Vec<Task>) -> Result<()>,
+}
+
+impl Gathered<'_> {
+    fn add(&mut self, task: Task) -> Result<()> {
+        self.names += match &task {
+            Task::Entries { from, to, .. } => to - from,
+            Task::Listed { .. } => 1,
+        };
+        self.tasks.push(task);
+        if self.names >= HANDED_OUT { self.hand_out() } else { Ok(()) }
+    }
+
+    fn hand_out(&mut self) -> Result<()> {
+        self.names = 0;
+        (self.submit)(std::mem::take(&mut self.tasks))
+    }
+}
+
+pub fn walk(
+    work: &Work,
+    roots: &Roots,
+    submit: &mut dyn FnMut(Vec<Task>) -> Result<()>,
+) -> Result<()> {
+    let mut gathered = Gathered { tasks: Vec::new(), names: 0, submit };
     let skeleton = Some(&roots.skeleton);
     let dir = Dir::open(Path::new("/"))
         .map_err(|source| Error::Source { path: PathBuf::from("/"), source })?;
@@ -195,15 +225,21 @@ pub fn walk(work: &Work, roots: &Roots, submit: &mut dyn FnMut(Task) -> Result<(
     let mut stack = vec![top];
     let mut device = None;
     while let Some(level) = stack.last_mut() {
-        work.room()?;
+        if work.ahead.is_full() {
+            // What the others wait for may be among these.
+            gathered.hand_out()?;
+            work.wait_for_room();
+        }
+        work.go_on()?;
         let run = level.run();
         if !run.is_empty() {
-            submit(Task::Entries { dir: level.node.clone(), from: run.start, to: run.end })?;
+            let dir = level.node.clone();
+            gathered.add(Task::Entries { dir, from: run.start, to: run.end })?;
             continue;
         }
         if level.next == level.node.names.len() {
             let level = stack.pop().expect("just seen");
-            submit(Task::Listed { dir: level.node })?;
+            gathered.add(Task::Listed { dir: level.node })?;
             continue;
         }
         let (node, place) = (level.node.clone(), level.next);
@@ -216,7 +252,7 @@ pub fn walk(work: &Work, roots: &Roots, submit: &mut dyn FnMut(Task) -> Result<(
         }
         stack.push(enter(work, node, place, below, &mut device)?);
     }
-    Ok(())
+    gathered.hand_out()
 }
 
 /// Opens and lists a subdirectory. One that cannot be opened or listed is in the

@@ -20,7 +20,7 @@ use crate::format::repo::{ChunkerSpec, RepoFile};
 use crate::format::snapshot::Counts;
 use crate::format::snapshot::Directory;
 use crate::repo::Repo;
-use crate::repo::journal::Journal;
+use crate::repo::journal::{Journal, Recall};
 use crate::repo::lookup::Index;
 use crate::repo::packer::{OpenPack, Packer};
 use crate::sys::buffer::PageBuffer;
@@ -74,6 +74,8 @@ pub struct Worker<'w> {
     pub queues: Option<Queues>,
     pub encoder: Encoder,
     pub decoder: Decoder,
+    /// Where the journal said what the last file was.
+    pub recall: Recall,
     /// A small file's bytes.
     pub file: PageBuffer,
     /// The private copy of a chunk that is being stored.
@@ -182,10 +184,9 @@ impl<'w> Work<'w> {
         self.finish();
     }
 
-    /// The walk asks for each thing that it hands out: is there room, and may it go on?
-    pub fn room(&self) -> Result<()> {
+    /// For the walk, which must have handed out all that it has before.
+    pub fn wait_for_room(&self) {
         self.ahead.wait(|| self.stopped.load(Ordering::Relaxed));
-        self.go_on()
     }
 
     pub fn failure(&self) -> Result<()> {
@@ -248,6 +249,7 @@ impl<'w> Worker<'w> {
             queues,
             encoder: Encoder::new(),
             decoder: Decoder::new(),
+            recall: Recall::default(),
             file: PageBuffer::default(),
             private: Vec::new(),
             encoded: Vec::new(),
@@ -258,12 +260,15 @@ impl<'w> Worker<'w> {
         }
     }
 
-    pub fn take(&mut self, task: Task) -> Result<()> {
-        self.work.go_on()?;
-        match task {
-            Task::Entries { dir, from, to } => self.entries(&dir, from, to),
-            Task::Listed { dir } => self.listed(&dir),
+    pub fn take(&mut self, tasks: Vec<Task>) -> Result<()> {
+        for task in tasks {
+            self.work.go_on()?;
+            match task {
+                Task::Entries { dir, from, to } => self.entries(&dir, from, to)?,
+                Task::Listed { dir } => self.listed(&dir)?,
+            }
         }
+        Ok(())
     }
 
     /// Hands a full pack to whoever makes it durable.

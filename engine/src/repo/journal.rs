@@ -7,11 +7,13 @@
 //! Its writer holds a lock on it (`flock`) for as long as it lives, so a journal that can be locked
 //! is that of a dead session; one that cannot is left alone.
 
+mod past;
+
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
 use aws_lc_rs::aead;
 use rustix::fs::{FlockOperation, flock};
@@ -22,8 +24,11 @@ use crate::format::id::{ChunkId, PackId, SessionId, hash, to_hex};
 use crate::format::pack::PackClass;
 use crate::format::tree::{Entry, TreeNode, leaf_from_encoded, put_entry};
 use crate::repo::Repo;
+use crate::repo::journal::past::Reader;
 use crate::repo::trees::Piece;
 use crate::sys::fault;
+
+pub use crate::repo::journal::past::{Past, Recall};
 
 pub(super) const TAG_LEN: usize = 16;
 const MAGIC: &[u8; 16] = b"strongroom-jrn-1";
@@ -56,35 +61,6 @@ pub struct StoredPack {
     pub class: PackClass,
     /// H of its directory's plaintext: nobody else can put another in its place.
     pub directory: [u8; 32],
-}
-
-/// Journals of earlier runs, the newest first.
-pub struct Past {
-    files: Vec<Reader>,
-    /// The unfinished sessions among them: the new one adopts them.
-    pub dead: Vec<SessionId>,
-    /// What those stored.
-    pub packs: Vec<StoredPack>,
-}
-
-struct Reader {
-    file: File,
-    key: SealKey,
-    blocks: Vec<(u64, u32)>,
-    /// In order, so the newest of a path is the last of its key: 12 bytes a file, and no more.
-    places: Vec<Place>,
-    packs: Vec<StoredPack>,
-    recent: Mutex<Option<(u32, Arc<Vec<u8>>)>>,
-}
-
-/// Where a record lies.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
-    /// First 4 bytes of H(path): paths may share it.
-    key: u32,
-    block: u32,
-    /// In the block's plain bytes.
-    offset: u32,
 }
 
 /// The journal being written.
@@ -127,6 +103,7 @@ pub fn open(
     }
     parts.sort_by_key(|(modified, _, _)| std::cmp::Reverse(*modified));
     let key = |salt: &[u8; 32]| SealKey::journal(repo, salt);
+    let threads = repo.env().threads();
     let mut past = Past { files: Vec::new(), dead: Vec::new(), packs: Vec::new() };
     let mut older = Vec::new();
     for (_, dead, path) in parts {
@@ -134,14 +111,14 @@ pub fn open(
         if is_held(&file) {
             continue;
         }
-        if let Ok(Some(mut reader)) = Reader::new(file, &key) {
+        if let Ok(Some(mut reader)) = Reader::new(file, &key, threads) {
             past.packs.append(&mut reader.packs);
             past.files.push(reader);
         }
         past.dead.push(dead);
         older.push(path);
     }
-    let finished = File::open(&done).and_then(|file| Reader::new(file, &key));
+    let finished = File::open(&done).and_then(|file| Reader::new(file, &key, threads));
     past.files.extend(finished.ok().flatten());
     let path = cache.join(format!("{stem}.{session}"));
     let salt: [u8; 32] = repo.env().random();
@@ -154,19 +131,9 @@ pub(super) fn is_held(file: &File) -> bool {
     flock(file, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK)
 }
 
-impl Past {
-    pub fn is_empty(&self) -> bool {
-        self.files.is_empty()
-    }
-
-    /// The newest record of a path.
-    pub fn find(&self, path: &[u8]) -> Option<Record> {
-        self.files.iter().find_map(|file| file.find(path))
-    }
-}
-
 impl Journal {
-    pub fn append(&self, path: &[u8], record: &Record) {
+    /// The record is as it was afterwards.
+    pub fn append(&self, path: &[u8], record: &mut Record) {
         let mut bytes = Vec::with_capacity(256 + path.len() + record.pieces.len() * 37);
         encode(path, record, &mut bytes);
         self.write(&bytes, BLOCK_BYTES);
@@ -247,94 +214,6 @@ impl Writing {
     }
 }
 
-impl Reader {
-    /// `None`: not there, or not ours.
-    fn new(mut file: File, key: &dyn Fn(&[u8; 32]) -> SealKey) -> io::Result<Option<Self>> {
-        fault::pass("cache read")?;
-        let mut head = [0; 48];
-        file.read_exact(&mut head)?;
-        if &head[..16] != MAGIC {
-            return Ok(None);
-        }
-        let salt: [u8; 32] = head[16..].try_into().expect("32 bytes");
-        let mut reader = Self {
-            file,
-            key: key(&salt),
-            blocks: Vec::new(),
-            places: Vec::new(),
-            packs: Vec::new(),
-            recent: Mutex::default(),
-        };
-        reader.scan(48);
-        reader.places.sort_unstable();
-        Ok(Some(reader))
-    }
-
-    /// Indexes every block up to the first that is torn.
-    fn scan(&mut self, mut offset: u64) {
-        loop {
-            let mut len = [0; 4];
-            if self.file.read_exact_at(&mut len, offset).is_err() {
-                return;
-            }
-            self.blocks.push((offset + 4, u32::from_le_bytes(len)));
-            let number = self.blocks.len() - 1;
-            let Some(plain) = self.open_block(number) else {
-                self.blocks.pop();
-                return;
-            };
-            let mut rest = &plain[..];
-            while let Some((path, record, after)) = split(rest) {
-                let (block, offset) = (number as u32, (plain.len() - rest.len()) as u32);
-                match path {
-                    [] => self.packs.extend(decode_pack(record)),
-                    path => self.places.push(Place { key: path_key(path), block, offset }),
-                }
-                rest = after;
-            }
-            offset += 4 + u64::from(u32::from_le_bytes(len));
-        }
-    }
-
-    fn open_block(&self, number: usize) -> Option<Vec<u8>> {
-        let (offset, len) = self.blocks[number];
-        if (len as usize) < TAG_LEN || len as usize > BLOCK_BYTES_MAX {
-            return None;
-        }
-        if self.file.metadata().ok()?.len() < offset + u64::from(len) {
-            return None;
-        }
-        fault::pass("cache read").ok()?;
-        let mut bytes = vec![0; len as usize];
-        self.file.read_exact_at(&mut bytes, offset).ok()?;
-        self.key.open(number as u64, &mut bytes).then_some(bytes)
-    }
-
-    fn find(&self, path: &[u8]) -> Option<Record> {
-        let key = path_key(path);
-        let end = self.places.partition_point(|place| place.key <= key);
-        let places = self.places[..end].iter().rev().take_while(|place| place.key == key);
-        for place in places {
-            let block = self.block(place.block)?;
-            let (found, record, _) = split(&block[place.offset as usize..])?;
-            if found == path {
-                return decode(record);
-            }
-        }
-        None
-    }
-
-    fn block(&self, number: u32) -> Option<Arc<Vec<u8>>> {
-        let recent = self.recent.lock().expect("no panic holds this lock").clone();
-        if let Some((_, block)) = recent.filter(|(of, _)| *of == number) {
-            return Some(block);
-        }
-        let block = Arc::new(self.open_block(number as usize)?);
-        *self.recent.lock().expect("no panic holds this lock") = Some((number, block.clone()));
-        Some(block)
-    }
-}
-
 /// AES-256-GCM under a key for one file of the client's own; the block number is the nonce.
 pub(super) struct SealKey(aead::LessSafeKey);
 
@@ -375,14 +254,10 @@ impl SealKey {
     }
 }
 
-fn path_key(path: &[u8]) -> u32 {
-    u32::from_le_bytes(hash(path)[..4].try_into().expect("four bytes"))
-}
-
 /// Record: `length of the rest u32 ‖ path length u32 ‖ path ‖ dev u64 ‖ ino u64 ‖ unsure u8 ‖ size
 /// u64 ‖ entry length u32 ‖ entry as a one-entry TREE leaf ‖ pieces`; a piece is `0 ‖ length u32 ‖
 /// id` or `1 ‖ hole length u64`.
-fn encode(path: &[u8], record: &Record, out: &mut Vec<u8>) {
+fn encode(path: &[u8], record: &mut Record, out: &mut Vec<u8>) {
     out.extend_from_slice(&[0; 4]);
     out.extend_from_slice(&(path.len() as u32).to_le_bytes());
     out.extend_from_slice(path);
@@ -390,11 +265,12 @@ fn encode(path: &[u8], record: &Record, out: &mut Vec<u8>) {
     out.extend_from_slice(&record.signature.ino.to_le_bytes());
     out.push(u8::from(record.signature.unsure));
     // Without its size: that is proven by content, which is kept apart.
-    let bare = Entry { size: None, ..record.entry.clone() };
-    let mut entry = Vec::new();
-    put_entry(&bare, &mut entry);
+    let size = record.entry.size.take();
+    let mut entry = Vec::with_capacity(128 + record.entry.name.len());
+    put_entry(&record.entry, &mut entry);
+    record.entry.size = size;
     let entry = leaf_from_encoded(1, &entry);
-    out.extend_from_slice(&record.entry.size.unwrap_or(0).to_le_bytes());
+    out.extend_from_slice(&size.unwrap_or(0).to_le_bytes());
     out.extend_from_slice(&(entry.len() as u32).to_le_bytes());
     out.extend_from_slice(&entry);
     for piece in &record.pieces {
