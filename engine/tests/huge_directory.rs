@@ -179,7 +179,8 @@ fn a_directory_that_is_put_together_on_the_way_is_stored_as_if_all_were_at_hand(
     let source = tempfile::tempdir().unwrap();
     sample(source.path());
     let store = new_store(&Env::system(1));
-    for threads in [1, 2, 5] {
+    // With twelve they take turns with the tools that chunks are stored with.
+    for threads in [1, 2, 5, 12] {
         let env = Env::system(threads);
         let repo = open(&store, None, &env);
         let report = back_up(&repo, source.path());
@@ -250,15 +251,15 @@ impl Watch for Held {
 
 #[test]
 fn the_walk_pauses_while_too_much_waits_for_one_file() {
-    const THREADS: u64 = 3;
+    const THREADS: u64 = 2;
     let source = tempfile::tempdir().unwrap();
     for n in 0..FILES {
         std::fs::write(source.path().join(format!("{n:05}")), b"").unwrap();
     }
     // A quarter of a pack may wait, and what waits is at least so large; what has been handed out when
-    // the walk notices is done, too: a queue of batches of 32, and one for each thread.
+    // the walk notices is done, too: a queue of at most 80 names each, and as many for each thread.
     let waiting = small_options().pack_bytes / 4 / 160;
-    let handed_out = (THREADS * 4 + THREADS + 1) * 32;
+    let handed_out = (THREADS * 4 + THREADS + 1) * 80;
     assert!(waiting + handed_out < FILES as u64 / 2, "otherwise nothing is shown");
     let env = Env::system(THREADS as usize);
     let store = new_store(&env);
