@@ -87,7 +87,7 @@ pub struct SourceReport {
 pub struct RepositoryReport {
     pub suite: Suite,
     pub fs: &'static str,
-    /// `None`: the store cannot be written to.
+    /// `None`: the store cannot be written to, or is full.
     pub writing: Option<Writing>,
     pub packs: u64,
     pub as_found: Reading,

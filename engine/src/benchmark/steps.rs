@@ -124,7 +124,11 @@ impl Run<'_> {
         let pack_bytes = repo.file().pack_size;
         let written = place::write(&**repo.store(), pack_bytes, self.seconds(WRITE), self.meter);
         let writing = match written {
-            Err(Error::Store(StoreError::ReadOnly { .. } | StoreError::Permission { .. })) => None,
+            Err(Error::Store(
+                StoreError::ReadOnly { .. }
+                | StoreError::Permission { .. }
+                | StoreError::Full { .. },
+            )) => None,
             written => Some(written?),
         };
         self.current("reading packs")?;
