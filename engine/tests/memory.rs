@@ -28,8 +28,8 @@ use support::{KEY, is_quiet, memory_dir, noise};
 const IN_SHARED: usize = 16 << 20;
 /// A chunk's private copy, encoded, sealed, opened and decoded again: 1.5 MiB each, and a scratch.
 const COPIES: usize = 9 << 20;
-/// The same of 16-bit samples: the numeric filter's buffers, and a second try.
-const SAMPLES: usize = 15 << 20;
+/// The same of 16-bit samples, with the numeric filter's buffers.
+const SAMPLES: usize = 10 << 20;
 /// More workers than this take turns with what they store chunks with.
 const TOOLS_MAX: usize = 8;
 /// And no more than this restore.
