@@ -291,7 +291,7 @@ fn what_is_held_while_the_store_stands_still_is_bounded() {
         bench.restore("large files back", way_back);
         bench.clear();
         for n in 0..3 {
-            bench.write(&format!("images {n}"), &slices(n, 6 << 20));
+            bench.write(&format!("images {n}"), &slices(n, 10 << 20));
         }
         bench.back_up("images in", way_in(SAMPLES));
         bench.restore("images back", way_back);
