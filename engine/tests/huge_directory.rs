@@ -43,6 +43,9 @@ fn sample(dir: &Path) {
             _ => std::fs::write(name, noise(n as u64, n % 90)).unwrap(),
         }
     }
+    for name in at_the_bound() {
+        std::fs::write(dir.join(name), b"").unwrap();
+    }
     std::fs::write(dir.join("00003 large"), noise(1, 6 << 20)).unwrap();
     let mut listed = noise(2, 19 << 20);
     // A second run of chunks behind a hole.
@@ -51,6 +54,17 @@ fn sample(dir: &Path) {
     std::fs::write(dir.join("03000 listed"), listed).unwrap();
     let file = std::fs::File::options().write(true).open(dir.join("03000 listed")).unwrap();
     strongroom::sys::file::punch_hole(&file, 19 << 20, 1 << 20).unwrap();
+}
+
+/// The first names of the directory: one fewer than a leaf must have, and the last of them one that
+/// would end it.
+fn at_the_bound() -> Vec<String> {
+    let ends = |name: &str, entries| ends_leaf(name.as_bytes(), entries, 0, 0);
+    let last = (0..).map(|n| format!("!b{n}")).find(|name| ends(name, 100)).unwrap();
+    let least = (1..).find(|&entries| ends(&last, entries)).unwrap();
+    let mut names: Vec<String> = (2..least).map(|n| format!("!a{n:04}")).collect();
+    names.push(last);
+    names
 }
 
 /// Builds a directory from all of its entries at once, and gives its ids without storing anything.
@@ -203,7 +217,8 @@ fn a_directory_that_is_put_together_on_the_way_is_stored_as_if_all_were_at_hand(
             Ok(())
         };
         trees.each(&stored, &mut take).unwrap();
-        assert_eq!(all.len(), FILES + 2, "with {threads} threads");
+        let entries = FILES + 2 + at_the_bound().len();
+        assert_eq!(all.len(), entries, "with {threads} threads");
         assert!(all.iter().any(|(_, pieces)| pieces.len() > LIST_ABOVE_CHUNKS));
         assert_eq!(Twin { repo: &repo }.directory(all), stored, "with {threads} threads");
     }
