@@ -240,6 +240,7 @@ fn a_path_and_a_repository_are_predicted_and_left_as_they_are() {
         let prediction = of("paths", what);
         positive(prediction, "seconds");
         assert_eq!(prediction["bytes"], found["bytes"]);
+        assert_eq!(prediction["files"], 61 + 2, "folders are entries, too");
         assert_eq!(prediction["store_known"], true);
     }
     let newest = of("newest_snapshot", "restore");

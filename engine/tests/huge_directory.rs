@@ -60,7 +60,7 @@ fn sample(dir: &Path) {
 /// would end it.
 fn at_the_bound() -> Vec<String> {
     let ends = |name: &str, entries| ends_leaf(name.as_bytes(), entries, 0, 0);
-    let last = (0..).map(|n| format!("!b{n}")).find(|name| ends(name, 100)).unwrap();
+    let last = (0..).map(|n| format!("!b{n}")).find(|name| ends(name, 1_000)).unwrap();
     let least = (1..).find(|&entries| ends(&last, entries)).unwrap();
     let mut names: Vec<String> = (2..least).map(|n| format!("!a{n:04}")).collect();
     names.push(last);
