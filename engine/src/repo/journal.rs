@@ -8,6 +8,8 @@
 //! is that of a dead session; one that cannot is left alone.
 
 mod past;
+#[cfg(test)]
+mod tests;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -149,6 +151,10 @@ impl Journal {
 
     fn write(&self, record: &[u8], block_bytes: usize) {
         let mut writing = self.inner.lock().expect("no panic holds this lock");
+        if record.len() > BLOCK_BYTES {
+            // A block for itself: who looks for its neighbours need not open it.
+            writing.flush();
+        }
         writing.block.extend_from_slice(record);
         if writing.block.len() >= block_bytes {
             writing.flush();
