@@ -1,33 +1,77 @@
 //! Criterion benches of the kernels the way in is made of, at the chunk sizes that matter (64 KiB
-//! and 1 MiB): chunking, hashing, compressing, filtering, telling differences, and back; sealing and
-//! opening with each cipher. One thread, data hot in cache where it fits; the engine's functions, but
-//! for plain zstd, which is there to compare with. `cargo bench -p strongroom-bench --bench kernels -- FILTER` runs some of them.
+//! and 1 MiB): reading, chunking, hashing, copying, compressing, filtering, telling differences, and
+//! back; sealing and opening with each cipher. Processor time of one thread, data hot in cache where
+//! it fits; the engine's functions, but for plain zstd, which is there to compare with.
+//! `cargo bench -p strongroom-bench --bench kernels -- FILTER` runs some of them; `--quick` behind the
+//! `--` takes a minute instead of several.
 
+mod measure;
+
+use std::fs::File;
 use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use strongroom::backup::chunk::Chunker;
-use strongroom::benchmark::cipher_name;
+use strongroom::benchmark::{built_in_sealer, cipher_name};
 use strongroom::format::codec::{Codec, Decoder, Encoder, Predictor, Samples};
-use strongroom::format::id::{IdKey, RepositoryId, SessionId};
-use strongroom::format::seal::{Context, Label, Recipient, Sealer, Secret, Suite, frame_nonce};
+use strongroom::format::id::IdKey;
+use strongroom::format::seal::{Suite, frame_nonce};
+use strongroom::sys::buffer::PageBuffer;
+use strongroom::sys::file::read_full_at;
+use strongroom::sys::map::GuardedMap;
+
+use measure::ThreadTime;
 
 const KIB: usize = 1 << 10;
 const SIZES: [(&str, usize); 2] = [("64K", 64 * KIB), ("1M", 1024 * KIB)];
 const SOURCE_BYTES: usize = 64 << 20;
+/// Where in a page a chunk begins.
+const LEAD: usize = 1000;
 
 criterion_group! {
     name = kernels;
     config = Criterion::default()
+        .with_measurement(ThreadTime)
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(2))
         .sample_size(20);
-    targets = chunking, hashing, compressing, filtering, choosing, deltas, decoding, sealing
+    targets = reading, chunking, hashing, copying, compressing, filtering, choosing, deltas, decoding, sealing
 }
 criterion_main!(kernels);
 
-fn chunking(c: &mut Criterion) {
+type Bench = Criterion<ThreadTime>;
+
+/// From the page cache: mapped as a large file's window, and into a buffer as a small file. Each
+/// cache line is touched once.
+fn reading(c: &mut Bench) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("file");
+    std::fs::write(&path, random(SOURCE_BYTES)).expect("written");
+    let file = File::open(&path).expect("it was written");
+    let sum = |bytes: &[u8]| bytes.iter().step_by(64).map(|&byte| u64::from(byte)).sum::<u64>();
+    let mut group = c.benchmark_group("read");
+    group.throughput(Throughput::Bytes(SOURCE_BYTES as u64));
+    group.bench_function("map/64M", |b| {
+        b.iter(|| sum(&GuardedMap::map(&file, 0, SOURCE_BYTES).expect("mapped")));
+    });
+    for (size, len) in SIZES {
+        let mut buffer = PageBuffer::default();
+        group.bench_function(BenchmarkId::new("pread", size), |b| {
+            b.iter(|| {
+                let mut read = |at| {
+                    let room = buffer.room(len);
+                    let n = read_full_at(&file, at as u64, room).expect("it is there");
+                    sum(&room[..n])
+                };
+                (0..SOURCE_BYTES).step_by(len).map(&mut read).sum::<u64>()
+            });
+        });
+    }
+    group.finish();
+}
+
+fn chunking(c: &mut Bench) {
     let data = random(SOURCE_BYTES);
     let mut group = c.benchmark_group("chunk");
     group.throughput(Throughput::Bytes(data.len() as u64));
@@ -54,7 +98,7 @@ fn count_chunks(chunker: Chunker, mut rest: &[u8]) -> usize {
     count
 }
 
-fn hashing(c: &mut Criterion) {
+fn hashing(c: &mut Bench) {
     let mut group = c.benchmark_group("identify");
     let key = IdKey([7; 32]);
     for (size, len) in SIZES {
@@ -63,11 +107,37 @@ fn hashing(c: &mut Criterion) {
         group.bench_with_input(BenchmarkId::new("blake3-keyed", size), &data, |b, data| {
             b.iter(|| key.id(black_box(data)));
         });
+        // As the packer names a pack: while its frames pass by.
+        let mut hasher = blake3::Hasher::new();
+        group.bench_with_input(BenchmarkId::new("blake3-of-a-pack", size), &data, |b, data| {
+            b.iter(|| hasher.update(black_box(data)).count());
+        });
     }
     group.finish();
 }
 
-fn compressing(c: &mut Criterion) {
+/// A mapped chunk's private copy. It begins somewhere in a page, the copy at its beginning: `memcpy` is
+/// 16 times slower on some CPUs (Zen 3) where the target lies up to 48 bytes behind the source in
+/// its page, and where malloc puts two vectors is chance.
+fn copying(c: &mut Bench) {
+    let mut group = c.benchmark_group("copy");
+    for (size, len) in SIZES {
+        let (mut window, mut private) = (PageBuffer::default(), PageBuffer::default());
+        let data = &mut window.room(LEAD + len)[LEAD..];
+        data.copy_from_slice(&random(len));
+        group.throughput(Throughput::Bytes(len as u64));
+        group.bench_function(BenchmarkId::new("memory", size), |b| {
+            b.iter(|| {
+                let private = private.room(len);
+                private.copy_from_slice(black_box(data));
+                black_box(private).len()
+            });
+        });
+    }
+    group.finish();
+}
+
+fn compressing(c: &mut Bench) {
     let mut group = c.benchmark_group("encode");
     let mut compressor = zstd::bulk::Compressor::new(1).expect("level 1 exists");
     for (size, len) in SIZES {
@@ -84,7 +154,7 @@ fn compressing(c: &mut Criterion) {
 }
 
 /// Codec 2 by each predictor, there and back.
-fn filtering(c: &mut Criterion) {
+fn filtering(c: &mut Bench) {
     let mut group = c.benchmark_group("filter");
     let (mut encoder, mut decoder) = (Encoder::new(), Decoder::new());
     let samples = Samples { width: 2, step: 1, row: 512 };
@@ -108,7 +178,7 @@ fn filtering(c: &mut Criterion) {
 }
 
 /// What the choice of a codec costs: `encode` looks first, `encode_plain` does not.
-fn choosing(c: &mut Criterion) {
+fn choosing(c: &mut Bench) {
     let mut group = c.benchmark_group("choose");
     let mut encoder = Encoder::new();
     let mut encoded = Vec::new();
@@ -132,10 +202,10 @@ fn choosing(c: &mut Criterion) {
     group.finish();
 }
 
-fn sealing(c: &mut Criterion) {
+fn sealing(c: &mut Bench) {
     let mut group = c.benchmark_group("seal");
     for suite in [Suite::Aes256Gcm, Suite::ChaCha20Poly1305] {
-        let sealer = sealer(suite);
+        let sealer = built_in_sealer(suite);
         for (size, len) in SIZES {
             let (mut data, mut ordinal) = (random(len), 0u64);
             let name = |way| format!("{way}-{}", cipher_name(suite));
@@ -160,20 +230,8 @@ fn sealing(c: &mut Criterion) {
     group.finish();
 }
 
-fn sealer(suite: Suite) -> Sealer {
-    let context = Context {
-        suite,
-        recipient: Recipient::Data,
-        epoch: 1,
-        repository: RepositoryId([1; 16]),
-        session: SessionId([2; 16]),
-        salt: [3; 32],
-    };
-    Sealer::new(&Secret([4; 32]), &context, Label::Frame)
-}
-
 /// Codec 3: a table of which one row in a hundred has changed, and its version before.
-fn deltas(c: &mut Criterion) {
+fn deltas(c: &mut Bench) {
     let mut group = c.benchmark_group("delta");
     let (mut encoder, mut decoder) = (Encoder::new(), Decoder::new());
     for (size, len) in SIZES {
@@ -197,7 +255,7 @@ fn deltas(c: &mut Criterion) {
 }
 
 /// What `encode` chose, undone.
-fn decoding(c: &mut Criterion) {
+fn decoding(c: &mut Bench) {
     let mut group = c.benchmark_group("decode");
     let (mut encoder, mut decoder) = (Encoder::new(), Decoder::new());
     let hint = Samples { width: 2, step: 1, row: 512 };
@@ -219,9 +277,7 @@ fn decoding(c: &mut Criterion) {
 }
 
 fn random(len: usize) -> Vec<u8> {
-    let mut out = vec![0; len];
-    blake3::Hasher::new_keyed(&[1; 32]).finalize_xof().fill(&mut out);
-    out
+    measure::random(1, len)
 }
 
 fn csv_like(len: usize) -> Vec<u8> {

@@ -1,13 +1,16 @@
-//! Criterion benches of what stands between the kernels: packs, journal, trees, index, and both ways
-//! through memory. `cargo bench -p strongroom-bench --bench stages -- FILTER` runs some of them;
-//! `--quick` behind the `--` takes seconds instead of a minute.
+//! Criterion benches of what stands between the kernels: the walk, packs, journal, trees, index,
+//! restored files, and both ways through memory. Processor time of one thread, so no disk is waited for
+//! (`strongroom benchmark` measures those). `cargo bench -p strongroom-bench --bench stages -- FILTER`
+//! runs some of them; `--quick` behind the `--` takes half a minute instead of two.
+
+mod measure;
 
 use std::hint::black_box;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use strongroom::backup::{self, BackupOptions, Source};
 use strongroom::benchmark::built_in_index;
 use strongroom::env::Env;
@@ -23,8 +26,13 @@ use strongroom::repo::session::{Encoded, SealedFrame, Session};
 use strongroom::repo::trees::Piece;
 use strongroom::repo::{InitOptions, KeyFileSecret, Repo, Unlock, init};
 use strongroom::restore::{self, RestoreOptions};
-use strongroom::store::{LocalStore, MemoryStore, Store};
+use strongroom::store::{LocalStore, MemoryStore, ObjectName, Put, Staged, Store, StoreError};
+use strongroom::sys::dir::Dir;
+use strongroom::sys::file::write_all_at;
+use strongroom::sys::place::PlaceDir;
 use strongroom::watch::Tally;
+
+use measure::{ThreadTime, random};
 
 const CHUNK: usize = 1 << 20;
 const CHUNKS_PER_PACK: usize = 32;
@@ -34,23 +42,20 @@ const SMALL_FILES: usize = 500;
 criterion_group! {
     name = stages;
     config = Criterion::default()
+        .with_measurement(ThreadTime)
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(3))
         .sample_size(20);
-    targets = packing, journaling, trees, looking_up, unpacking, both_ways
+    targets = walking, packing, journaling, trees, looking_up, unpacking, writing, both_ways
 }
 criterion_main!(stages);
+
+type Bench = Criterion<ThreadTime>;
 
 fn repo(store: Arc<dyn Store>, cache: Option<&Path>) -> Repo {
     let (env, key) = (Env::system(1), KeyFileSecret([5; 32]));
     init(store.clone(), Unlock::KeyFile(&key), &InitOptions::default(), &env).expect("made");
     Repo::open(store, Unlock::KeyFile(&key), cache, &env).expect("opened")
-}
-
-fn random(seed: u8, len: usize) -> Vec<u8> {
-    let mut out = vec![0; len];
-    blake3::Hasher::new_keyed(&[seed; 32]).finalize_xof().fill(&mut out);
-    out
 }
 
 fn sealed(repo: &Repo, session: &Session) -> Vec<SealedFrame> {
@@ -65,15 +70,85 @@ fn sealed(repo: &Repo, session: &Session) -> Vec<SealedFrame> {
     (0..CHUNKS_PER_PACK).map(frame).collect()
 }
 
-/// A pack of sealed frames into a store, with its directory, padding and name; in the folder also
-/// made durable.
-fn packing(c: &mut Criterion) {
+/// A folder of small files: its names, and what is told of each.
+fn walking(c: &mut Bench) {
+    let folder = tempfile::tempdir().expect("a folder");
+    write_files(folder.path());
+    let dir = Dir::open(&folder.path().join("small")).expect("it was made");
+    let names = dir.names().expect("listed");
+    let mut group = c.benchmark_group("walk");
+    group.throughput(Throughput::Elements(SMALL_FILES as u64));
+    group.bench_function("names", |b| b.iter(|| dir.names().expect("listed").len()));
+    group.bench_function("stat", |b| {
+        b.iter(|| names.iter().map(|name| dir.stat(name).expect("it is there").size).sum::<u64>());
+    });
+    group.finish();
+}
+
+/// Takes packs and keeps nothing of them: what is left is what the packer does.
+#[derive(Debug)]
+struct Nowhere(MemoryStore);
+
+struct Gone;
+
+impl Staged for Gone {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        black_box(bytes);
+        Ok(())
+    }
+
+    fn commit(self: Box<Self>, _: &ObjectName) -> Result<Put, StoreError> {
+        Ok(Put::Created)
+    }
+}
+
+impl Store for Nowhere {
+    fn put_if_absent(&self, name: &ObjectName, bytes: &[u8]) -> Result<Put, StoreError> {
+        self.0.put_if_absent(name, bytes)
+    }
+
+    fn stage(&self) -> Result<Box<dyn Staged>, StoreError> {
+        Ok(Box::new(Gone))
+    }
+
+    fn get(&self, name: &ObjectName, max_bytes: u64) -> Result<Vec<u8>, StoreError> {
+        self.0.get(name, max_bytes)
+    }
+
+    fn get_range(&self, name: &ObjectName, offset: u64, buf: &mut [u8]) -> Result<(), StoreError> {
+        self.0.get_range(name, offset, buf)
+    }
+
+    fn len(&self, name: &ObjectName) -> Result<u64, StoreError> {
+        self.0.len(name)
+    }
+
+    fn list(&self, folder: &str, each: &mut dyn FnMut(ObjectName, u64)) -> Result<(), StoreError> {
+        self.0.list(folder, each)
+    }
+
+    fn make_durable(&self, names: &mut dyn Iterator<Item = &ObjectName>) -> Result<(), StoreError> {
+        self.0.make_durable(names)
+    }
+
+    fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
+        self.0.delete(name)
+    }
+
+    fn describe(&self) -> String {
+        "nowhere".to_owned()
+    }
+}
+
+/// A pack of sealed frames with its directory, padding and name, into a store: one that keeps
+/// nothing, and a folder.
+fn packing(c: &mut Bench) {
     let mut group = c.benchmark_group("pack");
     group.throughput(Throughput::Bytes((CHUNKS_PER_PACK * CHUNK) as u64));
     let folder = tempfile::tempdir().expect("a folder");
     let local = LocalStore::create(&folder.path().join("store")).expect("a store");
     let stores: [(&str, Arc<dyn Store>); 2] =
-        [("memory", Arc::new(MemoryStore::new())), ("folder", Arc::new(local))];
+        [("nowhere", Arc::new(Nowhere(MemoryStore::new()))), ("folder", Arc::new(local))];
     for (name, store) in stores {
         let repo = repo(store.clone(), None);
         let session = Session::new(&repo).expect("a session");
@@ -88,26 +163,11 @@ fn packing(c: &mut Criterion) {
     group.finish();
 }
 
-fn pack_of(
-    repo: &Repo,
-    session: &Session,
-    frames: &[SealedFrame],
-) -> strongroom::store::ObjectName {
+fn pack_of(repo: &Repo, session: &Session, frames: &[SealedFrame]) -> ObjectName {
     let mut pack =
         OpenPack::begin(repo, session.id, session.epoch, PackClass::Data).expect("begun");
     for frame in frames {
-        let keys = session.keys(frame.recipient);
-        let frame = PackFrame {
-            context: &keys.context,
-            seal: &keys.seal,
-            codec: frame.codec as u8,
-            ordinal: frame.ordinal,
-            plain: frame.plain_len,
-            stored: &frame.stored,
-            chunks: &frame.chunks,
-            bases: &frame.bases,
-        };
-        pack.push(&frame).expect("memory takes it");
+        pack.push(&PackFrame::of(frame, session)).expect("memory takes it");
     }
     pack.close(repo, repo.identity(), false).expect("closed").name
 }
@@ -128,7 +188,7 @@ fn entry(n: usize) -> Entry {
     }
 }
 
-fn journaling(c: &mut Criterion) {
+fn journaling(c: &mut Bench) {
     let cache = tempfile::tempdir().expect("a folder");
     let repo = repo(Arc::new(MemoryStore::new()), Some(cache.path()));
     let session = Session::new(&repo).expect("a session");
@@ -152,7 +212,7 @@ fn journaling(c: &mut Criterion) {
     journal.discard();
 }
 
-fn trees(c: &mut Criterion) {
+fn trees(c: &mut Bench) {
     let entries: Vec<Entry> = (0..1_000).map(entry).collect();
     let node = TreeNode::Leaf { entries };
     let bytes = node.to_bytes();
@@ -165,7 +225,7 @@ fn trees(c: &mut Criterion) {
     group.finish();
 }
 
-fn looking_up(c: &mut Criterion) {
+fn looking_up(c: &mut Bench) {
     let (index, ids) = built_in_index(INDEX_CHUNKS).expect("it is sound");
     let missing: Vec<ChunkId> = (0..ids.len()).map(|n| ChunkId(hash(&n.to_be_bytes()))).collect();
     let step = 7_919;
@@ -178,6 +238,10 @@ fn looking_up(c: &mut Criterion) {
             b.iter(|| index.knows(ids.next().expect("it goes round")));
         });
     }
+    // Rows into runs, runs into the index.
+    let rows = INDEX_CHUNKS / 10;
+    group.throughput(Throughput::Elements(rows as u64));
+    group.bench_function("runs", |b| b.iter(|| built_in_index(rows).expect("it is sound").1.len()));
     group.finish();
 }
 
@@ -192,7 +256,7 @@ fn write_files(folder: &Path) -> u64 {
 }
 
 /// Every frame of a pack in memory: fetched, opened, decoded, verified.
-fn unpacking(c: &mut Criterion) {
+fn unpacking(c: &mut Bench) {
     let folder = tempfile::tempdir().expect("a folder");
     write_files(&folder.path().join("source"));
     let repo = repo(Arc::new(MemoryStore::new()), None);
@@ -220,10 +284,39 @@ fn unpacking(c: &mut Criterion) {
     group.finish();
 }
 
+/// Files as a restore writes them: a small one, and a large one chunk by chunk; both removed again.
+fn writing(c: &mut Bench) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let dir = PlaceDir::open_root(folder.path(), false).expect("it is there");
+    let chunk = random(3, CHUNK);
+    let mut group = c.benchmark_group("write");
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("small-file", |b| {
+        b.iter(|| {
+            let file = dir.create_file(b"small").expect("made");
+            write_all_at(&file, 0, &chunk[..8_000]).expect("written");
+            dir.remove(b"small").expect("removed")
+        });
+    });
+    group.throughput(Throughput::Bytes((CHUNKS_PER_PACK * CHUNK) as u64));
+    group.bench_function("large-file", |b| {
+        b.iter(|| {
+            let file = dir.create_file(b"large").expect("made");
+            for n in 0..CHUNKS_PER_PACK {
+                write_all_at(&file, (n * CHUNK) as u64, &chunk).expect("written");
+            }
+            dir.remove(b"large").expect("removed")
+        });
+    });
+    group.finish();
+}
+
 /// One thread, everything in order: a large file and many small ones.
-fn both_ways(c: &mut Criterion) {
+fn both_ways(c: &mut Bench) {
     let folder = tempfile::tempdir().expect("a folder");
     let bytes = write_files(&folder.path().join("source"));
+    // Files that changed right before a backup are not believed unchanged in the next.
+    std::thread::sleep(Duration::from_secs(3));
     let (options, watch) = (BackupOptions::default(), Tally::default());
     let mut group = c.benchmark_group("way");
     for (name, sub, work) in [
@@ -234,21 +327,31 @@ fn both_ways(c: &mut Criterion) {
         let back_up = |repo: &Repo| backup::run(repo, Source::Paths(&paths), &options, &watch);
         group.throughput(work);
         group.bench_function(format!("in-{name}"), |b| {
-            b.iter(|| back_up(&repo(Arc::new(MemoryStore::new()), None)).expect("backed up"));
+            let nowhere = || Arc::new(Nowhere(MemoryStore::new()));
+            b.iter(|| back_up(&repo(nowhere(), None)).expect("backed up"));
         });
-        let repo = repo(Arc::new(MemoryStore::new()), None);
+        let cache = folder.path().join(format!("cache-{name}"));
+        std::fs::create_dir(&cache).expect("a folder");
+        let repo = repo(Arc::new(MemoryStore::new()), Some(&cache));
         back_up(&repo).expect("backed up");
-        let rescan = BackupOptions { rescan: true, ..BackupOptions::default() };
+        // Dry, so that the repository does not grow by a snapshot each time.
+        let again = BackupOptions { dry_run: true, ..BackupOptions::default() };
+        group.bench_function(format!("in-unchanged-{name}"), |b| {
+            b.iter(|| {
+                let same = backup::run(&repo, Source::Paths(&paths), &again, &watch);
+                assert_eq!(same.expect("backed up").bytes_read, 0);
+            });
+        });
+        let rescan = BackupOptions { rescan: true, ..again };
         group.bench_function(format!("in-known-{name}"), |b| {
             b.iter(|| backup::run(&repo, Source::Paths(&paths), &rescan, &watch).expect("known"));
         });
         let snapshot = repo.find_snapshot("latest").expect("there is one");
         let (target, options) = (folder.path().join("restored"), RestoreOptions::default());
         group.bench_function(format!("back-{name}"), |b| {
-            b.iter(|| {
-                restore::run(&repo, &snapshot, None, &target, &options, &watch).expect("restored");
-                std::fs::remove_dir_all(&target).expect("removed");
-            });
+            let restore = || restore::run(&repo, &snapshot, None, &target, &options, &watch);
+            let begin = || drop(std::fs::remove_dir_all(&target));
+            b.iter_batched(begin, |()| restore().expect("restored"), BatchSize::PerIteration);
         });
     }
     group.finish();

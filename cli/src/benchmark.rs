@@ -35,7 +35,8 @@ const SECONDS_DEFAULT: f64 = 12.0;
 /// Predictions assume that nothing of PATH is known yet, that samples stand for the whole, that
 /// work is spread evenly over the processors, that nothing else runs, and that files are restored
 /// to a disk like that of --target, from the page cache's point of view: a restore does not wait
-/// for the disk. Stages are given in processor time. The time to unlock with a password is a row
+/// for the disk, nor, on a virtual machine, for memory that the host has to lend it first (which can
+/// triple its time). Stages are given in processor time. The time to unlock with a password is a row
 /// of its own.
 ///
 /// Nothing is added to the repository: packs are written without a name, as every backup begins

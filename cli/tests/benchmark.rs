@@ -23,21 +23,20 @@ impl Place {
     fn new() -> Self {
         let place = Self { folder: tempfile::tempdir().expect("a temporary folder") };
         let source = place.path("source");
-        fs::create_dir_all(source.join("forms")).unwrap();
+        fs::create_dir_all(source.join("forms")).expect("folders of the source");
         for n in 0..60 {
             let form = format!("subject {n}, visit 1: nothing to report\n").repeat(20 + n);
-            fs::write(source.join(format!("forms/{n}.txt")), form).unwrap();
+            fs::write(source.join(format!("forms/{n}.txt")), form).expect("a form");
         }
         let table: String =
             (0..60_000).map(|n| format!("{n},S-{},OPEN\n", n * 7919 % 1000)).collect();
-        fs::write(source.join("export.csv"), table.repeat(6)).unwrap();
-        fs::create_dir(place.path("target")).unwrap();
+        fs::write(source.join("export.csv"), table.repeat(6)).expect("a table");
+        fs::create_dir(place.path("target")).expect("a target");
         place
     }
 
     fn with_repository(self) -> Self {
-        let key = self.path("owner.key");
-        self.run(false, &["init", "--new-key-file", key.to_str().unwrap()]).exits(0);
+        self.run(false, &["init", "--new-key-file", &self.text("owner.key")]).exits(0);
         self
     }
 
@@ -45,15 +44,18 @@ impl Place {
         self.folder.path().join(name)
     }
 
+    /// A path as an argument.
+    fn text(&self, name: &str) -> String {
+        self.path(name).into_os_string().into_string().expect("temporary folders have plain names")
+    }
+
     fn source(&self) -> String {
-        self.path("source").to_str().unwrap().to_owned()
+        self.text("source")
     }
 
     fn run(&self, with_key: bool, args: &[&str]) -> Done {
-        let repo = self.path("repo");
-        let mut all = vec!["--repo", repo.to_str().unwrap()];
-        all.extend(args);
-        self.without_repository(with_key, &all)
+        let repo = self.text("repo");
+        self.without_repository(with_key, &[&["--repo", &repo], args].concat())
     }
 
     fn without_repository(&self, with_key: bool, args: &[&str]) -> Done {
@@ -79,14 +81,16 @@ impl Place {
     }
 
     fn leftovers(&self) -> usize {
-        fs::read_dir(self.path("target")).unwrap().count()
+        fs::read_dir(self.path("target")).expect("the target is there").count()
     }
 }
 
 fn list(folder: &Path, found: &mut BTreeMap<PathBuf, u64>) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let entry = entry.unwrap();
-        match entry.metadata().unwrap() {
+    for entry in
+        fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
+    {
+        let entry = entry.expect("a name");
+        match entry.metadata().expect("nothing disappears meanwhile") {
             meta if meta.is_dir() => list(&entry.path(), found),
             meta => drop(found.insert(entry.path(), meta.len())),
         }
@@ -100,9 +104,13 @@ impl Done {
         self
     }
 
+    #[track_caller]
     fn objects(&self, kind: &str) -> Vec<Value> {
-        let objects = self.stdout.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-        objects.filter(|object| object["type"] == kind).collect()
+        let parse = |line: &str| {
+            serde_json::from_str(line).unwrap_or_else(|error| panic!("no JSON, {error}: {line}"))
+        };
+        let objects = self.stdout.lines().map(parse);
+        objects.filter(|object: &Value| object["type"] == kind).collect()
     }
 
     #[track_caller]
@@ -115,7 +123,26 @@ impl Done {
 
 #[track_caller]
 fn positive(object: &Value, key: &str) {
-    assert!(object[key].as_f64().is_some_and(|n| n > 0.0), "{key} of {object}");
+    assert!(number(object, key) > 0.0, "{key} of {object}");
+}
+
+#[track_caller]
+fn number(object: &Value, key: &str) -> f64 {
+    object[key].as_f64().unwrap_or_else(|| panic!("no number {key} in {object}"))
+}
+
+#[track_caller]
+fn word<'v>(object: &'v Value, key: &str) -> &'v str {
+    object[key].as_str().unwrap_or_else(|| panic!("no word {key} in {object}"))
+}
+
+/// The only one of `objects` with these words.
+#[track_caller]
+fn pick<'v>(objects: &'v [Value], words: &[(&str, &str)]) -> &'v Value {
+    let fits = |object: &&Value| words.iter().all(|(key, word)| object[*key] == *word);
+    let found: Vec<&Value> = objects.iter().filter(fits).collect();
+    assert_eq!(found.len(), 1, "{words:?} in {objects:#?}");
+    found[0]
 }
 
 const STAGES: &[(&str, &[&str])] = &[
@@ -149,10 +176,10 @@ fn every_stage_is_measured_without_arguments() {
         }
     }
     let codec = |of: &str| {
-        let row = stages.iter().find(|row| row["stage"] == "compress" && row["of"] == of).unwrap();
-        (row["codec"].as_str().unwrap().to_owned(), row["stored_share"].as_f64().unwrap())
+        let row = pick(&stages, &[("stage", "compress"), ("of", of)]);
+        (word(row, "codec"), number(row, "stored_share"))
     };
-    assert_eq!(codec("incompressible"), ("stored".to_owned(), 1.0));
+    assert_eq!(codec("incompressible"), ("stored", 1.0));
     assert_eq!(codec("csv").0, "zstd");
     assert_eq!(codec("image16").0, "numeric");
     let (delta, share) = codec("csv-delta");
@@ -172,10 +199,10 @@ fn every_stage_is_measured_without_arguments() {
         }
     }
     let last = done.only("benchmark");
-    let cipher = last["recommended_cipher"].as_str().unwrap();
+    let cipher = word(&last, "recommended_cipher");
     assert!(["aes-256-gcm", "chacha20-poly1305"].contains(&cipher), "{cipher}");
     positive(&last, "recommended_threads");
-    assert!(last["recommended_threads"].as_u64() <= last["threads"].as_u64());
+    assert!(number(&last, "recommended_threads") <= number(&last, "threads"), "{last}");
     assert_eq!(place.leftovers(), 0);
 }
 
@@ -191,10 +218,10 @@ fn a_path_and_a_repository_are_predicted_and_left_as_they_are() {
     assert_eq!(place.leftovers(), 0);
 
     let found = done.only("source");
-    let table = fs::metadata(place.path("source/export.csv")).unwrap().len();
+    let table = fs::metadata(place.path("source/export.csv")).expect("it was written").len() as f64;
     assert_eq!((&found["files"], &found["complete"]), (&61.into(), &true.into()));
     assert_eq!((&found["small_files"], &found["directories"]), (&60.into(), &2.into()));
-    assert!(found["bytes"].as_u64().unwrap() > table, "{found}");
+    assert!(number(&found, "bytes") > table, "{found}");
     positive(&found["read_as_found"], "bytes_per_second");
     let repository = done.only("repository");
     positive(&repository["write_packs"], "sync_bytes_per_second");
@@ -204,17 +231,16 @@ fn a_path_and_a_repository_are_predicted_and_left_as_they_are() {
     positive(&repository, "look_ups_per_second");
 
     let sampled = done.only("sampled");
-    assert!(sampled["plain_bytes"].as_u64() >= found["bytes"].as_u64(), "{sampled}");
-    assert!(sampled["plain_bytes_by_codec"]["zstd"].as_u64() > Some(table / 2), "{sampled}");
-    let predictions = done.objects("prediction");
-    let of = |of: &str, what: &str| {
-        let mut all = predictions.iter().filter(|p| p["of"] == of && p["what"] == what);
-        all.next().unwrap_or_else(|| panic!("no {what} of {of} in {}", done.stdout)).clone()
-    };
+    assert!(number(&sampled, "plain_bytes") >= number(&found, "bytes"), "{sampled}");
+    assert!(number(&sampled["plain_bytes_by_codec"], "zstd") > table / 2.0, "{sampled}");
+    let predictions: Vec<Value> =
+        done.objects("prediction").into_iter().filter(|p| p["cache"] == "as_found").collect();
+    let of = |of: &str, what: &str| pick(&predictions, &[("of", of), ("what", what)]);
     for what in ["first backup", "re-read, all known", "unchanged", "restore"] {
         let prediction = of("paths", what);
-        positive(&prediction, "seconds");
+        positive(prediction, "seconds");
         assert_eq!(prediction["bytes"], found["bytes"]);
+        assert_eq!(prediction["files"], 61 + 2, "folders are entries, too");
         assert_eq!(prediction["store_known"], true);
     }
     let newest = of("newest_snapshot", "restore");
@@ -245,7 +271,7 @@ fn people_read_tables() {
 #[test]
 fn what_cannot_be_measured_is_an_error() {
     let place = Place::new().with_repository();
-    let missing = place.path("missing").to_str().unwrap().to_owned();
+    let missing = place.text("missing");
     let check = |done: Done, code: i32, says: &str| {
         let done = done.exits(code);
         assert!(done.stderr.contains(says), "{}", done.stderr);
@@ -254,11 +280,10 @@ fn what_cannot_be_measured_is_an_error() {
     check(place.without_repository(false, &["benchmark", &missing]), 1, "missing");
     check(place.without_repository(false, &["benchmark", "--target", &missing]), 1, "missing");
     check(place.without_repository(false, &["benchmark", "--seconds", "0"]), 2, "0.1 to 3600");
-    let target = place.path("target").to_str().unwrap().to_owned();
+    let (target, other) = (place.text("target"), place.text("other.key"));
     check(place.without_repository(true, &["benchmark", "--repo", &target]), 10, "no repository");
-    let other = place.path("other.key");
-    fs::write(&other, format!("strongroom-key-1\n{}\n", "0".repeat(64))).unwrap();
-    let args = ["benchmark", "--key-file", other.to_str().unwrap()];
+    fs::write(&other, format!("strongroom-key-1\n{}\n", "0".repeat(64))).expect("a key file");
+    let args = ["benchmark", "--key-file", &other];
     check(place.run(false, &args), 12, "none of the 1 key slots opens");
     assert_eq!(place.leftovers(), 0);
 }

@@ -31,6 +31,7 @@ pub mod unchanged;
 pub mod walk;
 
 mod commit;
+mod tools;
 mod work;
 
 use std::collections::BTreeMap;

@@ -33,7 +33,7 @@ use meter::Meter;
 use scratch::Scratch;
 use steps::Run;
 
-pub use kernels::{StageSpeed, Unit, built_in_index, cipher_name};
+pub use kernels::{StageSpeed, Unit, built_in_index, built_in_sealer, cipher_name};
 pub use line::{STAGES, Spent, Stage};
 pub use meter::Speed;
 pub use place::{Stored, Writing};
@@ -87,7 +87,7 @@ pub struct SourceReport {
 pub struct RepositoryReport {
     pub suite: Suite,
     pub fs: &'static str,
-    /// `None`: the store cannot be written to.
+    /// `None`: the store cannot be written to, or is full.
     pub writing: Option<Writing>,
     pub packs: u64,
     pub as_found: Reading,

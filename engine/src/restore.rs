@@ -50,6 +50,13 @@ pub type PathFilter = Box<dyn Fn(&[u8], bool) -> bool + Send + Sync>;
 
 /// Comparisons and ranges that wait for a worker, for each thread.
 const QUEUED_PER_THREAD: usize = 4;
+/// What a worker holds at most: a range of a pack as it was read, a frame's plain bytes, the buffers of
+/// the numeric filter, and bases, with chunks of the default size.
+const WORKER_BYTES: usize = (8 + 2 + 6 + 3) << 20;
+/// And what they share: a batch of pieces, decoded trees and bases.
+const SHARED_BYTES: usize = (70 + 32) << 20;
+/// As many workers as fit into 512 MiB (`docs/performance.md`, "Memory"): no disk asks for more.
+const WORKERS_MAX: usize = ((512 << 20) - SHARED_BYTES) / WORKER_BYTES;
 
 #[derive(Default)]
 pub struct RestoreOptions {
@@ -189,7 +196,7 @@ impl Hands<'_> {
 }
 
 fn pipeline(work: &Work, trees: &Trees, start: Start) -> Result<()> {
-    let threads = work.repo.env().threads();
+    let threads = work.repo.env().threads().min(WORKERS_MAX);
     if threads == 1 {
         let mut hands = Hands::Own { worker: Worker::new(work), differing: Vec::new() };
         return plan::plan(work, trees, &mut hands, start);

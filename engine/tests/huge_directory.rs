@@ -1,10 +1,14 @@
 //! Directories of thousands: they are put together while their entries finish, in any order, and yet
-//! are stored as if all of it had been at hand. The twin here has all of it at hand. A small
-//! repository lets little wait (a quarter of its pack size), so the walk is made to pause, too.
+//! are stored as if all of it had been at hand. The twin here has all of it at hand. And while one of
+//! them takes long, no more than a limit of those behind it is done: the walk pauses.
 
 mod support;
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex};
+
+use strongroom::backup::{self, BackupOptions, Source};
 
 use strongroom::env::Env;
 use strongroom::format::id::ChunkId;
@@ -16,8 +20,9 @@ use strongroom::format::tree::{
 use strongroom::repo::Repo;
 use strongroom::repo::fetch::Fetcher;
 use strongroom::repo::trees::{Found, Node, Piece, Trees};
+use strongroom::watch::{Counter, Problem, Watch};
 
-use support::{back_up, new_store, noise, open};
+use support::{back_up, is_quiet, new_store, noise, open, small_options};
 
 const FILES: usize = 6_000;
 
@@ -38,6 +43,9 @@ fn sample(dir: &Path) {
             _ => std::fs::write(name, noise(n as u64, n % 90)).unwrap(),
         }
     }
+    for name in at_the_bound() {
+        std::fs::write(dir.join(name), b"").unwrap();
+    }
     std::fs::write(dir.join("00003 large"), noise(1, 6 << 20)).unwrap();
     let mut listed = noise(2, 19 << 20);
     // A second run of chunks behind a hole.
@@ -46,6 +54,17 @@ fn sample(dir: &Path) {
     std::fs::write(dir.join("03000 listed"), listed).unwrap();
     let file = std::fs::File::options().write(true).open(dir.join("03000 listed")).unwrap();
     strongroom::sys::file::punch_hole(&file, 19 << 20, 1 << 20).unwrap();
+}
+
+/// The first names of the directory: one fewer than a leaf must have, and the last of them one that
+/// would end it.
+fn at_the_bound() -> Vec<String> {
+    let ends = |name: &str, entries| ends_leaf(name.as_bytes(), entries, 0, 0);
+    let last = (0..).map(|n| format!("!b{n}")).find(|name| ends(name, 1_000)).unwrap();
+    let least = (1..).find(|&entries| ends(&last, entries)).unwrap();
+    let mut names: Vec<String> = (2..least).map(|n| format!("!a{n:04}")).collect();
+    names.push(last);
+    names
 }
 
 /// Builds a directory from all of its entries at once, and gives its ids without storing anything.
@@ -173,7 +192,8 @@ fn a_directory_that_is_put_together_on_the_way_is_stored_as_if_all_were_at_hand(
     let source = tempfile::tempdir().unwrap();
     sample(source.path());
     let store = new_store(&Env::system(1));
-    for threads in [1, 2, 5] {
+    // With twelve they take turns with the tools that chunks are stored with.
+    for threads in [1, 2, 5, 12] {
         let env = Env::system(threads);
         let repo = open(&store, None, &env);
         let report = back_up(&repo, source.path());
@@ -197,7 +217,8 @@ fn a_directory_that_is_put_together_on_the_way_is_stored_as_if_all_were_at_hand(
             Ok(())
         };
         trees.each(&stored, &mut take).unwrap();
-        assert_eq!(all.len(), FILES + 2, "with {threads} threads");
+        let entries = FILES + 2 + at_the_bound().len();
+        assert_eq!(all.len(), entries, "with {threads} threads");
         assert!(all.iter().any(|(_, pieces)| pieces.len() > LIST_ABOVE_CHUNKS));
         assert_eq!(Twin { repo: &repo }.directory(all), stored, "with {threads} threads");
     }
@@ -206,4 +227,74 @@ fn a_directory_that_is_put_together_on_the_way_is_stored_as_if_all_were_at_hand(
 /// Directories from `/` down to this one, which is not counted.
 fn above(path: &Path) -> usize {
     path.canonicalize().unwrap().ancestors().count() - 1
+}
+
+/// Keeps whoever begins with the first file until the gate is opened, and counts what is done meanwhile.
+#[derive(Default)]
+struct Held {
+    files: AtomicU64,
+    is_open: Mutex<bool>,
+    opened: Condvar,
+}
+
+impl Held {
+    fn open(&self) {
+        *self.is_open.lock().unwrap() = true;
+        self.opened.notify_all();
+    }
+}
+
+impl Watch for Held {
+    fn add(&self, counter: Counter, n: u64) {
+        if counter == Counter::FilesDone {
+            self.files.fetch_add(n, Ordering::Relaxed);
+        }
+    }
+
+    fn current(&self, name: &[u8]) {
+        if name.ends_with(b"/00000") {
+            let open = self.is_open.lock().unwrap();
+            drop(self.opened.wait_while(open, |open| !*open).unwrap());
+        }
+    }
+
+    fn problem(&self, problem: Problem) {
+        panic!("{problem:?}");
+    }
+}
+
+#[test]
+fn the_walk_pauses_while_too_much_waits_for_one_file() {
+    const THREADS: u64 = 2;
+    let source = tempfile::tempdir().unwrap();
+    for n in 0..FILES {
+        std::fs::write(source.path().join(format!("{n:05}")), b"").unwrap();
+    }
+    // A quarter of a pack may wait, and what waits is at least so large; what has been handed out when
+    // the walk notices is done, too: a queue of at most 80 names each, and as many for each thread.
+    let waiting = small_options().pack_bytes / 4 / 160;
+    let handed_out = (THREADS * 4 + THREADS + 1) * 80;
+    assert!(waiting + handed_out < FILES as u64 / 2, "otherwise nothing is shown");
+    let env = Env::system(THREADS as usize);
+    let store = new_store(&env);
+    let repo = open(&store, None, &env);
+    let (held, paths) = (Held::default(), [source.path().to_owned()]);
+    let options = BackupOptions::default();
+    let report = std::thread::scope(|scope| {
+        let run = || backup::run(&repo, Source::Paths(&paths), &options, &held);
+        let backup = scope.spawn(run);
+        // Until nothing moves any more, and something had moved.
+        let (mut quiet, mut before) = (0, 0);
+        while quiet < 3 {
+            let done = held.files.load(Ordering::Relaxed);
+            quiet = if is_quiet() && done == before && done > 500 { quiet + 1 } else { 0 };
+            before = done;
+            std::thread::yield_now();
+        }
+        held.open();
+        let report = backup.join().unwrap().unwrap();
+        assert!(before <= waiting + handed_out, "{before} were done while the first was not");
+        report
+    });
+    assert_eq!(report.counts.files, FILES as u64);
 }

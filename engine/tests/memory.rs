@@ -22,14 +22,20 @@ use strongroom::restore::{self, RestoreOptions};
 use strongroom::store::{Fault, FaultyStore, LocalStore, Op};
 use strongroom::watch::Tally;
 
-use support::{KEY, memory_dir, noise};
+use support::{KEY, is_quiet, memory_dir, noise};
 
 /// Frames held back until a pack is worth it, what runs ahead, rows of open packs, the journal.
 const IN_SHARED: usize = 16 << 20;
 /// A chunk's private copy, encoded, sealed, opened and decoded again: 1.5 MiB each, and a scratch.
 const COPIES: usize = 9 << 20;
-/// A small file, and seven bundles; what a bundle becomes is smaller than a chunk.
-const SMALL: usize = 4 << 20;
+/// The same of 16-bit samples, with the numeric filter's buffers.
+const SAMPLES: usize = 10 << 20;
+/// More workers than this take turns with what they store chunks with.
+const TOOLS_MAX: usize = 8;
+/// And no more than this restore.
+const WORKERS_MAX: usize = 21;
+/// Small files, of all workers; and seven bundles: what a bundle becomes is smaller than a chunk.
+const SMALL_ALL: usize = 32 << 20;
 const BUNDLES: usize = 8 << 20;
 /// Windows of standard input.
 const STREAM: usize = 64 << 20;
@@ -108,18 +114,6 @@ impl Gate {
         *self.state.lock().unwrap() = Passage { closed, allowed };
         self.moved.notify_all();
     }
-}
-
-/// Does no other thread of this process run, or want to?
-fn is_quiet() -> bool {
-    let own = std::fs::read_link("/proc/thread-self").unwrap();
-    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
-    tasks.map(|task| task.unwrap()).filter(|task| Some(&*task.file_name()) != own.file_name()).all(
-        |task| {
-            let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
-            stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('S'))
-        },
-    )
 }
 
 /// The most that is allocated at a time while `run` runs, beyond what was before. The gate is opened
@@ -274,22 +268,41 @@ fn rows(night: u64, bytes: usize) -> Vec<u8> {
     text
 }
 
+/// 16-bit samples of a smooth field under noise, as scanners give them: what the numeric codec is for.
+fn slices(seed: u64, bytes: usize) -> Vec<u8> {
+    let noise = noise(seed, bytes / 2);
+    let sample = |(n, noise): (usize, &u8)| {
+        let (x, y) = (n % 512, n / 512);
+        (900 + (x * x / 300 + y * 3) as u16 % 1500 + u16::from(noise % 32)).to_le_bytes()
+    };
+    noise.iter().enumerate().flat_map(sample).collect()
+}
+
 #[test]
 fn what_is_held_while_the_store_stands_still_is_bounded() {
-    for threads in [2, 16] {
+    for threads in [2, 16, 64] {
         let bench = Bench::new(threads);
-        let way_in = |each: usize| IN_SHARED + threads * each;
-        let way_back = BACK_SHARED + threads * BACK;
+        let way_in = |each: usize| IN_SHARED + threads.min(TOOLS_MAX) * each;
+        let way_back = BACK_SHARED + threads.min(WORKERS_MAX) * BACK;
         for n in 0..3 {
             bench.write(&format!("large {n}"), &noise(n, 24 << 20));
         }
         bench.back_up("large files in", way_in(COPIES));
         bench.restore("large files back", way_back);
         bench.clear();
+        for n in 0..3 {
+            bench.write(&format!("images {n}"), &slices(n, 10 << 20));
+        }
+        bench.back_up("images in", way_in(SAMPLES));
+        if threads > 16 {
+            continue;
+        }
+        bench.restore("images back", way_back);
+        bench.clear();
         for n in 0..2_500 {
             bench.write(&format!("small {n}"), &noise(100 + n, 2_000 + n as usize));
         }
-        bench.back_up("small files in", way_in(SMALL + BUNDLES));
+        bench.back_up("small files in", way_in(BUNDLES) + SMALL_ALL.min(threads * (4 << 20)));
         bench.restore("small files back", way_back);
         bench.clear();
         bench.back_up_stream("standard input", 120 << 20, way_in(COPIES) + STREAM);

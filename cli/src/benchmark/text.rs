@@ -19,7 +19,8 @@ pub(super) fn text(report: &Report) -> String {
     sections.extend(report.source.as_ref().map(source));
     sections.extend(report.repository.as_ref().map(repository));
     sections.push(predictions(report));
-    sections.extend(report.forecasts.iter().find(|f| f.of == Of::Paths).map(way));
+    sections
+        .extend(report.forecasts.iter().find(|f| f.of == Of::Paths && f.facts.bytes > 0).map(way));
     sections.push(recommendation(report));
     sections.join("\n\n")
 }
@@ -111,7 +112,7 @@ fn source(report: &SourceReport) -> String {
 
 fn reading(reading: &Reading) -> String {
     let cached = match reading.cached {
-        Some(share) => format!("{:.0} % of the sample was in the page cache", share * 100.0),
+        Some(share) => format!("{:.0} % of it was in the page cache", share * 100.0),
         None => "the file system does not say what was in the page cache".to_owned(),
     };
     format!("{} ({} read; {cached})", rate(reading.bytes, reading.seconds), bytes(reading.bytes))
@@ -122,7 +123,7 @@ fn repository(report: &RepositoryReport) -> String {
     table.row([
         "writing packs, made durable".into(),
         report.writing.map_or_else(
-            || "not measured: the store cannot be written to".to_owned(),
+            || "not measured: the store cannot be written to, or is full".to_owned(),
             |writing| {
                 let all = rate(writing.bytes_per_second() as u64, 1.0);
                 match writing.sync_bytes_per_second() {
@@ -167,17 +168,16 @@ fn chunks(report: &RepositoryReport) -> String {
 fn predictions(report: &Report) -> String {
     let mut table = Table::new(&[
         ("PREDICTION", Align::Left),
-        ("OF", Align::Left),
-        ("SIZE", Align::Right),
         ("TIME", Align::Right),
         ("SPEED", Align::Right),
         ("BOUND BY", Align::Left),
     ]);
     for forecast in &report.forecasts {
         let as_found = forecast.predictions.iter().map(|prediction| (prediction, ""));
-        let cold = forecast.cold.iter().map(|prediction| (prediction, ", cold cache"));
+        let cold = forecast.cold.iter().map(|prediction| (prediction, ", cold"));
+        let facts = &forecast.facts;
+        table.row([format!("{}, {}", of(forecast), bytes(facts.bytes))]);
         for (prediction, cache) in as_found.chain(cold) {
-            let facts = &forecast.facts;
             let speed = match prediction.what {
                 What::Unchanged => {
                     format!("{} files/s", count((facts.files as f64 / prediction.seconds) as u64))
@@ -185,9 +185,7 @@ fn predictions(report: &Report) -> String {
                 _ => rate(facts.bytes, prediction.seconds),
             };
             table.row([
-                format!("{}{cache}", prediction.what.name()),
-                of(forecast).to_owned(),
-                bytes(facts.bytes),
+                format!("  {}{cache}", prediction.what.name()),
                 duration(prediction.seconds),
                 speed,
                 bound(prediction),
@@ -243,7 +241,8 @@ fn way(forecast: &Forecast) -> String {
         })
         .collect();
     format!(
-        "A first backup of PATH would take about {} in the repository ({} of its size; by codec: {}).\n\
+        "A first backup of PATH would take about {} in the repository, {} of its size.\n\
+         By codec: {}.\n\
          Its processor time goes into: {}.",
         bytes((forecast.facts.bytes as f64 * spent.stored_share()) as u64),
         percent(spent.stored_share()),

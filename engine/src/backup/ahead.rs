@@ -11,7 +11,7 @@ use std::sync::{Condvar, Mutex};
 
 /// Some 60,000 small files: far more than are under way at a time, so that the walk only pauses
 /// where one file takes very long.
-const AHEAD_BYTES_MAX: usize = 16 << 20;
+pub const AHEAD_BYTES_MAX: usize = 16 << 20;
 
 pub struct Ahead {
     max_bytes: usize,

@@ -22,11 +22,14 @@ use crate::repo::session::Encoded;
 use crate::repo::trees::Piece;
 
 /// Plain bytes of frames that hold bases, kept for the chunks that come next.
-const HELD_BYTES: usize = 48 << 20;
+pub const HELD_BYTES: usize = 48 << 20;
 /// Frames that are fetched for one chunk, in plain bytes: its old pieces may have bases all over.
 const FETCHED_BYTES_MAX: u64 = 12 << 20;
 /// What a base row takes in a pack's directory and in an index run, beside the delta itself.
 const ROW_BYTES: u64 = 80;
+/// Bases of one chunk of the default size; those of larger ones may have `REACH` more than they.
+pub const CHUNK_BASE_BYTES_MAX: u64 = 2 << 20;
+const REACH: u64 = 512 << 10;
 /// A delta below this share of the full chunk is always worth it; one above `DELTA_MAX` never.
 const DELTA_SMALL: u64 = 16;
 const DELTA_MAX: u64 = 2;
@@ -176,7 +179,8 @@ impl<'r> Bases<'r> {
         }
         let range = old.like(&text, at, bytes)?;
         let (rows, prefix) = text.rows(range)?;
-        if prefix.len() as u64 > FRAME_BASE_BYTES_MAX {
+        let most = CHUNK_BASE_BYTES_MAX.max(bytes.len() as u64 + REACH).min(FRAME_BASE_BYTES_MAX);
+        if prefix.len() as u64 > most {
             return None;
         }
         let share = |(stored, plain): (u64, u64)| (bytes.len() as u64 * stored).checked_div(plain);

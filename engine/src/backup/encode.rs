@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use crate::backup::bases::Base;
 use crate::backup::identify::About;
+use crate::backup::tools::Tools;
 use crate::backup::work::Worker;
 use crate::error::{Error, Named, Result};
 use crate::format::codec::{Codec, Samples};
@@ -19,10 +20,10 @@ const BUNDLE_CHUNKS: usize = 16_384;
 const DELTA_BYTES_MIN: usize = 512;
 
 /// Bundles of one recipient that a worker has open at once.
-const BUNDLES_MAX: usize = 6;
+pub const BUNDLES_MAX: usize = 6;
 
 /// Bases of one bundle of deltas, in bytes: more than a bundle's worth of chunks has but for oddities.
-const BUNDLE_BASE_BYTES_MAX: usize = 2 << 20;
+pub const BUNDLE_BASE_BYTES_MAX: usize = 2 << 20;
 
 /// What chunks of one bundle have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,21 +86,23 @@ impl Bundle {
 impl Worker<'_> {
     /// The open bundle of a class, or a new one; `give_back` must follow.
     pub fn take_bundle(&mut self, class: BundleClass) -> Bundle {
-        match self.bundles.iter().position(|bundle| bundle.class == class) {
-            Some(place) => self.bundles.remove(place),
-            None => Bundle::new(class, self.spare.pop().unwrap_or_default()),
+        let tools = self.tools();
+        match tools.bundles.iter().position(|bundle| bundle.class == class) {
+            Some(place) => tools.bundles.remove(place),
+            None => Bundle::new(class, tools.spare.pop().unwrap_or_default()),
         }
     }
 
     /// Bundles are kept in the order of their last use; one too many is stored as it is.
     pub fn give_back(&mut self, bundle: Bundle) -> Result<()> {
+        let tools = self.tools();
         if bundle.rows.is_empty() {
-            self.spare.push(bundle.plain);
+            tools.spare.push(bundle.plain);
             return Ok(());
         }
-        self.bundles.push(bundle);
-        if self.bundles.len() > BUNDLES_MAX {
-            let mut oldest = self.bundles.remove(0);
+        tools.bundles.push(bundle);
+        if tools.bundles.len() > BUNDLES_MAX {
+            let mut oldest = tools.bundles.remove(0);
             self.flush_bundle(&mut oldest)?;
             self.give_back(oldest)?;
         }
@@ -107,7 +110,7 @@ impl Worker<'_> {
     }
 
     pub fn flush_bundles(&mut self) -> Result<()> {
-        let mut bundles = std::mem::take(&mut self.bundles);
+        let mut bundles = std::mem::take(&mut self.tools().bundles);
         // Content before names, names before references.
         bundles.sort_by_key(|bundle| bundle.class.recipient as u8);
         bundles.iter_mut().try_for_each(|bundle| self.flush_bundle(bundle))
@@ -199,7 +202,8 @@ impl Worker<'_> {
         plain: &[u8],
         samples: Option<Samples>,
     ) -> SealedFrame {
-        let (codec, bytes) = self.encoder.encode(plain, samples, &mut self.encoded);
+        let Tools { encoder, encoded, .. } = self.tools();
+        let (codec, bytes) = encoder.encode(plain, samples, encoded);
         let bytes = exact(bytes);
         let plain_len = plain.len() as u32;
         let encoded = Encoded { codec, bytes, plain_len, chunks, bases: Vec::new() };
@@ -222,11 +226,12 @@ impl Worker<'_> {
         if bases.is_empty() {
             return None;
         }
-        self.encoder.encode_delta(&prefix, plain, &mut self.encoded);
-        if !worth.pays(self.encoded.len(), bases.len()) {
+        let Tools { encoder, encoded, .. } = self.tools();
+        encoder.encode_delta(&prefix, plain, encoded);
+        if !worth.pays(encoded.len(), bases.len()) {
             return None;
         }
-        let bytes = exact(&self.encoded);
+        let bytes = exact(encoded);
         let (codec, plain_len, chunks) = (Codec::Delta, plain.len() as u32, chunks.to_vec());
         let encoded = Encoded { codec, bytes, plain_len, chunks, bases };
         let frame = self.work.packer.session().seal(recipient, encoded);
@@ -235,18 +240,20 @@ impl Worker<'_> {
 
     /// Opens, decodes and hashes a finished frame.
     fn prove(&mut self, frame: &SealedFrame, bases: &[&[u8]]) -> Result<()> {
-        if self.work.options.no_verify {
+        let work = self.work;
+        if work.options.no_verify {
             return Ok(());
         }
-        let session = self.work.packer.session();
-        let encoded = session.open(frame, &mut self.opened)?;
-        let plain = self
-            .decoder
-            .decode_in_place(frame.codec as u8, encoded, frame.plain_len, bases, &mut self.proof)
-            .named("new frame")?;
+        let Tools { encoder, decoder, encoded, proof, .. } = self.tools();
+        let opened = work.packer.session().open(frame, encoded)?;
+        decoder.swap_room(encoder);
+        let (codec, plain_len) = (frame.codec as u8, frame.plain_len);
+        let decoded = decoder.decode_in_place(codec, opened, plain_len, bases, proof);
+        decoder.swap_room(encoder);
+        let plain = decoded.named("new frame")?;
         for row in &frame.chunks {
             let chunk = &plain[row.offset as usize..][..row.len as usize];
-            if self.work.id(frame.recipient, chunk)? != row.id {
+            if work.id(frame.recipient, chunk)? != row.id {
                 let cause = "a frame did not decode to what went into it; the memory or CPU of this \
                              machine may be faulty";
                 return Err(Error::Damaged {

@@ -28,21 +28,32 @@ impl Worker<'_> {
     /// changes: the id is that of bytes that were really stored.
     pub fn store(&mut self, recipient: Recipient, bytes: &[u8], about: About) -> Result<ChunkId> {
         if bytes.len() < self.work.bundle_below_bytes {
-            return self.store_small(recipient, bytes, about);
+            return self.with_tools(|worker| worker.store_small(recipient, bytes, about));
         }
         let id = self.work.id(recipient, bytes)?;
         if self.work.index.claim(&id) == Claim::Known {
             self.work.count(Counter::ChunksKnown, 1);
             return Ok(id);
         }
+        self.with_tools(|worker| worker.store_new(recipient, id, bytes, about))
+    }
+
+    /// A claimed chunk, copied first unless nobody else can change it.
+    fn store_new(
+        &mut self,
+        recipient: Recipient,
+        claimed: ChunkId,
+        bytes: &[u8],
+        about: About,
+    ) -> Result<ChunkId> {
         if about.private {
-            return self.store_private(recipient, id, bytes, about);
+            return self.store_private(recipient, claimed, bytes, about);
         }
-        let mut private = std::mem::take(&mut self.private);
+        let mut private = std::mem::take(&mut self.tools().private);
         private.clear();
         private.extend_from_slice(bytes);
-        let stored = self.store_private(recipient, id, &private, about);
-        self.private = private;
+        let stored = self.store_private(recipient, claimed, &private, about);
+        self.tools().private = private;
         stored
     }
 

@@ -23,7 +23,7 @@ use crate::sys::meta::{Xattrs, xattrs_at, xattrs_of};
 use crate::sys::stat::{Kind, Stat, Time, fstat};
 use crate::watch::{Counter, ProblemKind};
 
-/// Files from here on are mapped and shared between workers.
+/// Files from here on are mapped and shared between workers; smaller ones, too, if there are many.
 pub const LARGE_BYTES: u64 = 4 << 20;
 /// Files below this stay in the page cache, whoever brought them in: asking costs as much as reading.
 const COLD_BYTES: u64 = 32 << 10;
@@ -174,7 +174,7 @@ impl Worker<'_> {
             let group = was.as_ref().and_then(|was| was.entry.hard_link);
             entry.hard_link = Some(work.links.group(&stat, group, &path));
         }
-        if stat.size >= LARGE_BYTES || is_sparse(&stat) {
+        if stat.size >= work.large_bytes || is_sparse(&stat) {
             let old = work.old(was.as_ref());
             let file = Some(Arc::new(file));
             let large = Large::new(dir.clone(), place, file, stat, entry, was, old);
@@ -241,7 +241,7 @@ impl Worker<'_> {
             };
             size = n;
             let steady = n as u64 == stat.size && unmoved(&stat, &after);
-            if steady || attempt == ATTEMPTS || after.size >= LARGE_BYTES {
+            if steady || attempt == ATTEMPTS || after.size >= self.work.large_bytes {
                 if !steady {
                     entry.flags |= CHANGED_WHILE_READ;
                 }

@@ -30,7 +30,7 @@ const UNSURE_NS: TimeNs = 2_000_000_000;
 
 /// Parts of the parent's directories that are kept: this many, with this many bytes in all.
 const PARTS_MAX: usize = 64;
-const PARTS_BYTES_MAX: usize = 24 << 20;
+pub const PARTS_BYTES_MAX: usize = 24 << 20;
 /// What an entry of a part takes in memory beside its bytes in the TREE node.
 const ENTRY_BYTES: usize = 512;
 

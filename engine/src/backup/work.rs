@@ -9,12 +9,12 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use crate::backup::ahead::Ahead;
 use crate::backup::assemble::HardLinks;
 use crate::backup::chunk::Chunker;
-use crate::backup::encode::Bundle;
+use crate::backup::read::LARGE_BYTES;
+use crate::backup::tools::{Chest, Tools, large_bytes};
 use crate::backup::unchanged::Before;
 use crate::backup::{BackupOptions, BackupReport, Queues, Task};
 use crate::env::TimeNs;
 use crate::error::{Error, Result};
-use crate::format::codec::{Decoder, Encoder};
 use crate::format::id::SessionId;
 use crate::format::repo::{ChunkerSpec, RepoFile};
 use crate::format::snapshot::Counts;
@@ -56,6 +56,10 @@ pub struct Work<'w> {
     pub owners: Owners,
     pub links: HardLinks,
     pub ahead: Ahead,
+    /// Only if there are more workers than tools.
+    pub chest: Chest,
+    /// Files from here on are mapped.
+    pub large_bytes: u64,
     /// When the backup began: files that changed right before are not trusted next time.
     pub started: TimeNs,
     watch: &'w dyn Watch,
@@ -68,27 +72,16 @@ pub struct Work<'w> {
     quit: Receiver<()>,
 }
 
-/// What one worker has to itself: contexts and buffers that are used again and again.
+/// What one worker has to itself.
 pub struct Worker<'w> {
     pub work: &'w Work<'w>,
     pub queues: Option<Queues>,
-    pub encoder: Encoder,
-    pub decoder: Decoder,
+    /// `None`: the next that are free, when it needs some.
+    pub tools: Option<Box<Tools>>,
     /// Where the journal said what the last file was.
     pub recall: Recall,
     /// A small file's bytes.
     pub file: PageBuffer,
-    /// The private copy of a chunk that is being stored.
-    pub private: Vec<u8>,
-    /// What the encoder made of it.
-    pub encoded: Vec<u8>,
-    /// A finished frame, opened again, and decoded again.
-    pub opened: Vec<u8>,
-    pub proof: Vec<u8>,
-    /// Small chunks that will share a frame, by what they have in common; the last used last.
-    pub bundles: Vec<Bundle>,
-    /// Empty buffers of bundles.
-    pub spare: Vec<Vec<u8>>,
 }
 
 impl<'w> Work<'w> {
@@ -124,6 +117,8 @@ impl<'w> Work<'w> {
             owners: Owners::new(),
             links: HardLinks::default(),
             ahead: Ahead::new(repo.file().pack_size),
+            chest: Chest::new(repo.env().threads()),
+            large_bytes: large_bytes(repo.env().threads(), LARGE_BYTES),
             started,
             watch,
             tally,
@@ -177,16 +172,21 @@ impl<'w> Work<'w> {
         }
     }
 
+    pub fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed)
+    }
+
     fn fail(&self, error: Error) {
         self.failure.lock().expect("no panic holds this lock").get_or_insert(error);
         self.stopped.store(true, Ordering::Relaxed);
         self.ahead.wake();
+        self.chest.wake();
         self.finish();
     }
 
     /// For the walk, which must have handed out all that it has before.
     pub fn wait_for_room(&self) {
-        self.ahead.wait(|| self.stopped.load(Ordering::Relaxed));
+        self.ahead.wait(|| self.is_stopped());
     }
 
     pub fn failure(&self) -> Result<()> {
@@ -247,17 +247,30 @@ impl<'w> Worker<'w> {
         Self {
             work,
             queues,
-            encoder: Encoder::new(),
-            decoder: Decoder::new(),
+            tools: work.chest.own(),
             recall: Recall::default(),
             file: PageBuffer::default(),
-            private: Vec::new(),
-            encoded: Vec::new(),
-            opened: Vec::new(),
-            proof: Vec::new(),
-            bundles: Vec::new(),
-            spare: Vec::new(),
         }
+    }
+
+    pub fn tools(&mut self) -> &mut Tools {
+        self.tools.as_mut().expect("whoever stores something has them")
+    }
+
+    fn give_tools_back(&mut self) {
+        self.work.chest.give(self.tools.take().expect("they were taken"));
+    }
+
+    /// Does what takes tools.
+    pub fn with_tools<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        if self.tools.is_some() {
+            return work(self);
+        }
+        let free = self.work.chest.take(|| self.work.is_stopped());
+        self.tools = Some(free.ok_or(Error::Interrupted)?);
+        let done = work(self);
+        self.give_tools_back();
+        done
     }
 
     pub fn take(&mut self, tasks: Vec<Task>) -> Result<()> {
@@ -282,6 +295,16 @@ impl<'w> Worker<'w> {
     /// Stores what is left in the bundles.
     pub fn flush(&mut self) -> Result<()> {
         self.work.go_on()?;
-        self.flush_bundles()
+        if self.tools.is_some() {
+            return self.flush_bundles();
+        }
+        // Nobody stores anything any more, but for others that flush.
+        while let Some(tools) = self.work.chest.take_filled() {
+            self.tools = Some(tools);
+            let done = self.flush_bundles();
+            self.give_tools_back();
+            done?;
+        }
+        Ok(())
     }
 }

@@ -43,7 +43,7 @@ pub struct Sample {
     pub samples: Option<Samples>,
 }
 
-/// In the order of the way.
+/// In the order of the way in, proof included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 pub enum Stage {

@@ -84,6 +84,8 @@ fn timed(seconds: f64, mut work: impl FnMut() -> u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::{Meter, share};
     use crate::watch::Tally;
 
@@ -91,8 +93,19 @@ mod tests {
     fn every_thread_works_at_least_once_and_all_count() {
         let watch = Tally::default();
         let meter = Meter { threads: 3, cores: 3, seconds: 0.0, watch: &watch };
-        let speed = meter.speed(|| || 1_000).unwrap();
+        let (begun, worked) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let begin = || {
+            begun.fetch_add(1, Ordering::Relaxed);
+            || {
+                worked.fetch_add(1, Ordering::Relaxed);
+                1_000
+            }
+        };
+        let speed = meter.speed(begin).unwrap();
         assert!(speed.one > 0.0 && speed.all > 0.0, "{speed:?}");
+        // One thread, then three; each once before the clock runs and once while it does.
+        let counts = (begun.into_inner(), worked.into_inner());
+        assert_eq!(counts, (4, 8));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! processors work side by side as far as there are threads to overlap them; packs are made durable by a thread of
 //! their own; whichever takes longest is the bottleneck. Everything is new in a first backup.
 
-use crate::benchmark::line::{Spent, Stage};
+use crate::benchmark::line::{STAGES, Spent, Stage};
 
 /// What a prediction is made from. Times are in seconds; "per byte" means a byte of the source.
 #[derive(Clone, Debug, Default)]
@@ -128,7 +128,7 @@ impl Facts {
         let look_up = ("look up", chunks * self.look_up);
         match what {
             What::FirstBackup => {
-                let mut parts = of(&FIRST);
+                let mut parts = of(&STAGES);
                 parts.extend([look_up, ("entries", files * self.entry.first)]);
                 parts
             }
@@ -156,21 +156,6 @@ impl Facts {
         (1..=self.threads).find(|&t| seconds(t) <= least * 1.05).unwrap_or(self.threads)
     }
 }
-
-/// Stages of a first backup, proof included.
-pub const FIRST: [Stage; 11] = [
-    Stage::Read,
-    Stage::Cut,
-    Stage::Identify,
-    Stage::Copy,
-    Stage::Encode,
-    Stage::Seal,
-    Stage::Open,
-    Stage::Decode,
-    Stage::Verify,
-    Stage::Name,
-    Stage::Write,
-];
 
 pub const RESTORE: [Stage; 3] = [Stage::Open, Stage::Decode, Stage::Verify];
 

@@ -7,10 +7,10 @@ use std::time::Instant;
 use crate::backup::read::LARGE_BYTES;
 use crate::benchmark::data::{KINDS, Kind};
 use crate::benchmark::kernels::{Kernels, StageSpeed, Unit, look_up_speed};
-use crate::benchmark::line::{self, Plant, Sample, Spent, Stage};
+use crate::benchmark::line::{self, Plant, STAGES, Sample, Spent, Stage};
 use crate::benchmark::meter::{Meter, Speed, share};
 use crate::benchmark::place;
-use crate::benchmark::predict::{FIRST, Facts, PerEntry, RESTORE, WHATS, What};
+use crate::benchmark::predict::{Facts, PerEntry, RESTORE, WHATS, What};
 use crate::benchmark::rehearse::{self, Rehearsal};
 use crate::benchmark::scratch::{Scratch, memory_repo};
 use crate::benchmark::source::{self, Source, first, wait_as_found};
@@ -124,7 +124,11 @@ impl Run<'_> {
         let pack_bytes = repo.file().pack_size;
         let written = place::write(&**repo.store(), pack_bytes, self.seconds(WRITE), self.meter);
         let writing = match written {
-            Err(Error::Store(StoreError::ReadOnly { .. } | StoreError::Permission { .. })) => None,
+            Err(Error::Store(
+                StoreError::ReadOnly { .. }
+                | StoreError::Permission { .. }
+                | StoreError::Full { .. },
+            )) => None,
             written => Some(written?),
         };
         self.current("reading packs")?;
@@ -237,7 +241,7 @@ impl Run<'_> {
         let files = samples.len().max(1) as f64;
         let each = |seconds: f64| seconds.max(0.0) / files;
         Ok(PerEntry {
-            first: each(of.backup - sum(&FIRST)),
+            first: each(of.backup - sum(&STAGES)),
             unchanged: each(of.again),
             restore: each(of.restore - restored),
         })

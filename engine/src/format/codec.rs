@@ -106,6 +106,12 @@ impl Decoder {
         Self { zstd: DCtx::create(), scratch: Vec::new(), filter: Scratch::default() }
     }
 
+    /// Works with the numeric filter's buffers of an encoder, which has none meanwhile: called again, it
+    /// gives them back. Whoever encodes and decodes in turns so needs them once.
+    pub fn swap_room(&mut self, encoder: &mut Encoder) {
+        std::mem::swap(&mut self.filter, &mut encoder.filter);
+    }
+
     /// Replaces `out` by the frame's plain bytes, exactly `plain_len` of them; on error `out` is
     /// empty. `bases` are the plain bytes of the frame's base ranges, in order. Hand in the same
     /// `out` again without clearing it: then nothing is zeroed.

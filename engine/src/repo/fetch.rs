@@ -23,7 +23,7 @@ use crate::sys::buffer::PageBuffer;
 /// Reads from packs are on this grid, so that the store does not learn where frames begin.
 pub const GRID_BYTES: u64 = 64 << 10;
 /// Decoded frames kept, in plain bytes.
-const RECENT_BYTES: usize = 32 << 20;
+pub const RECENT_BYTES: usize = 32 << 20;
 
 /// Everything needed to fetch and open one frame.
 #[derive(Debug, Clone)]

@@ -15,6 +15,7 @@ use crate::format::seal::{
 use crate::repo::Repo;
 use crate::repo::packer::pack_name;
 use crate::repo::records::trailer_aad;
+use crate::repo::session::{SealedFrame, Session};
 use crate::store::{ObjectName, Staged};
 
 /// A pack being filled.
@@ -46,6 +47,23 @@ pub struct PackFrame<'a> {
     pub stored: &'a [u8],
     pub chunks: &'a [ChunkRow],
     pub bases: &'a [BaseRow],
+}
+
+impl<'a> PackFrame<'a> {
+    /// Of a frame that `session` has sealed.
+    pub fn of(frame: &'a SealedFrame, session: &'a Session) -> Self {
+        let keys = session.keys(frame.recipient);
+        Self {
+            context: &keys.context,
+            seal: &keys.seal,
+            codec: frame.codec as u8,
+            ordinal: frame.ordinal,
+            plain: frame.plain_len,
+            stored: &frame.stored,
+            chunks: &frame.chunks,
+            bases: &frame.bases,
+        }
+    }
 }
 
 impl OpenPack {

@@ -20,11 +20,11 @@ use crate::store::ObjectName;
 pub use crate::repo::pack_file::OpenPack;
 
 /// A session whose frames stay below this writes one mixed pack.
-const MIXED_BELOW_BYTES: u64 = 4 << 20;
+pub const MIXED_BELOW_BYTES: u64 = 4 << 20;
 /// An index run is written after so many packs, or so many chunks in them (each takes some 300 bytes
 /// in directories, claims and the run while that is made), or so long after the last one.
 pub(super) const PACKS_PER_RUN: usize = 16;
-const CHUNKS_PER_RUN: usize = 256 << 10;
+pub const CHUNKS_PER_RUN: usize = 128 << 10;
 const RUN_INTERVAL_NS: TimeNs = 300 * 1_000_000_000;
 
 pub struct Packer<'r> {
@@ -165,17 +165,7 @@ impl<'r> Packer<'r> {
         full: &dyn Fn(OpenPack) -> Result<()>,
     ) -> Result<()> {
         let limit = self.repo.file().pack_size;
-        let keys = self.session.keys(frame.recipient);
-        let frame = PackFrame {
-            context: &keys.context,
-            seal: &keys.seal,
-            codec: frame.codec as u8,
-            ordinal: frame.ordinal,
-            plain: frame.plain_len,
-            stored: &frame.stored,
-            chunks: &frame.chunks,
-            bases: &frame.bases,
-        };
+        let frame = PackFrame::of(&frame, self.session);
         if let Some(pack) = lane.take_if(|pack| pack.len_with(&frame) > limit) {
             full(pack)?;
         }
