@@ -31,7 +31,7 @@ const COPIES: usize = 9 << 20;
 /// The same of 16-bit samples, with the numeric filter's buffers.
 const SAMPLES: usize = 10 << 20;
 /// More workers than this take turns with what they store chunks with.
-const TOOLS_MAX: usize = 8;
+const TOOLS_MAX: usize = 16;
 /// And no more than this restore.
 const WORKERS_MAX: usize = 21;
 /// Small files, of all workers; and seven bundles: what a bundle becomes is smaller than a chunk.

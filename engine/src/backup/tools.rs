@@ -16,8 +16,10 @@ use crate::repo::fetch::RECENT_BYTES;
 use crate::repo::packer::{CHUNKS_PER_RUN, MIXED_BELOW_BYTES};
 
 const MIB: usize = 1 << 20;
-/// What a backup may hold of anonymous memory, whatever its source and however many threads it has.
-pub const BOUND: usize = 512 * MIB;
+/// What a backup may hold of anonymous memory, whatever its source and however many threads it has;
+/// with up to eight threads it is below 512 MiB. With that for any number, half of sixteen workers would
+/// wait wherever everything is new.
+pub const BOUND: usize = 800 * MIB;
 
 /// The largest chunk by default.
 const CHUNK: usize = 3 * MIB / 2;
@@ -77,7 +79,7 @@ pub struct Tools {
 
 /// Tools that workers take turns with; empty if each has its own.
 pub struct Chest {
-    free: Mutex<Vec<Box<Tools>>>,
+    free: Mutex<Vec<Tools>>,
     returned: Condvar,
     is_shared: bool,
 }
@@ -86,17 +88,17 @@ impl Chest {
     pub fn new(threads: usize) -> Self {
         let is_shared = threads > TOOLS_MAX;
         let count = if is_shared { TOOLS_MAX } else { 0 };
-        let free = Mutex::new((0..count).map(|_| Box::default()).collect());
+        let free = Mutex::new((0..count).map(|_| Tools::default()).collect());
         Self { free, returned: Condvar::new(), is_shared }
     }
 
     /// What a worker has from its beginning to its end.
-    pub fn own(&self) -> Option<Box<Tools>> {
-        (!self.is_shared).then(Box::default)
+    pub fn own(&self) -> Option<Tools> {
+        (!self.is_shared).then(Tools::default)
     }
 
     /// The last ones that were given back, as they are in the cache. `None`: `stopped`.
-    pub fn take(&self, stopped: impl Fn() -> bool) -> Option<Box<Tools>> {
+    pub fn take(&self, stopped: impl Fn() -> bool) -> Option<Tools> {
         let mut free = self.free.lock().expect("no panic holds this lock");
         loop {
             if stopped() {
@@ -110,13 +112,13 @@ impl Chest {
     }
 
     /// Some with bundles in them, at the end.
-    pub fn take_filled(&self) -> Option<Box<Tools>> {
+    pub fn take_filled(&self) -> Option<Tools> {
         let mut free = self.free.lock().expect("no panic holds this lock");
         let place = free.iter().position(|tools| !tools.bundles.is_empty())?;
         Some(free.swap_remove(place))
     }
 
-    pub fn give(&self, tools: Box<Tools>) {
+    pub fn give(&self, tools: Tools) {
         self.free.lock().expect("no panic holds this lock").push(tools);
         self.returned.notify_one();
     }
@@ -144,8 +146,9 @@ mod tests {
         for threads in 1..=1024 {
             assert!(held(threads) <= BOUND, "{threads} threads: {} MiB", held(threads) >> 20);
         }
-        assert!(TOOLS_MAX >= 6, "{TOOLS_MAX} of {} MiB", TOOLS >> 20);
-        assert!(held(2) <= BOUND * 3 / 5, "{} MiB", held(2) >> 20);
+        assert_eq!(TOOLS_MAX, 16, "{} MiB", TOOLS >> 20);
+        assert!(held(8) <= 512 << 20, "{} MiB", held(8) >> 20);
+        assert!(held(2) <= 308 << 20, "{} MiB", held(2) >> 20);
         assert_eq!(large_bytes(SMALL_FILES >> 22, LARGE_BYTES), LARGE_BYTES);
     }
 

@@ -77,7 +77,7 @@ pub struct Worker<'w> {
     pub work: &'w Work<'w>,
     pub queues: Option<Queues>,
     /// `None`: the next that are free, when it needs some.
-    pub tools: Option<Box<Tools>>,
+    pub tools: Option<Tools>,
     /// Where the journal said what the last file was.
     pub recall: Recall,
     /// A small file's bytes.
