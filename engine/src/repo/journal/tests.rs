@@ -66,7 +66,7 @@ fn record(n: u64, pieces: u64) -> Record {
         child: None,
     };
     let id = ChunkId(std::array::from_fn(|at| n.to_le_bytes()[at % 8]));
-    let signature = Signature { dev: 1, ino: n, unsure: n % 2 == 0 };
+    let signature = Signature { dev: 1, ino: n, unsure: n.is_multiple_of(2) };
     let pieces = (0..pieces).map(|_| Piece::Chunk { id, len: 10 }).collect();
     Record { signature, entry, pieces }
 }
