@@ -4,8 +4,9 @@
 use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 
 use strongroom::backup::{self, BackupOptions, Source};
 use strongroom::env::Env;
@@ -39,9 +40,14 @@ fn back_up(store: Arc<dyn Store>, cache: &Path, source: &TempDir, seed: u64) -> 
     backup::run(&repo, Source::Paths(&paths), &options, &watch).is_ok()
 }
 
-fn left() -> &'static Left {
-    static LEFT: OnceLock<Left> = OnceLock::new();
-    LEFT.get_or_init(|| {
+/// Made once a thread, whose end removes its folder; that of a process would not.
+fn left() -> Rc<Left> {
+    thread_local!(static LEFT: Rc<Left> = Rc::new(Left::make()));
+    LEFT.with(Rc::clone)
+}
+
+impl Left {
+    fn make() -> Self {
         let (store, source, cache) = (new_store(&Env::seeded(1, FUTURE_NS)), folder(), folder());
         for n in 0..4 {
             std::fs::write(source.path().join(format!("{n}")), noise(n, 20_000)).unwrap();
@@ -63,8 +69,8 @@ fn left() -> &'static Left {
         let objects = store.names().into_iter().map(read).collect();
         let files = manifest(cache.path()).into_iter();
         let cache = files.filter_map(|(path, content)| Some((path, content?))).collect();
-        Left { source, objects, cache }
-    })
+        Self { source, objects, cache }
+    }
 }
 
 pub fn run(bytes: &[u8]) {
