@@ -37,7 +37,11 @@ fn fresh_env() -> Env {
 }
 
 fn open(store: Arc<dyn Store>) -> Result<Repo> {
-    Repo::open(store, Unlock::KeyFile(&KEY), None, &fresh_env())
+    open_with(store, None)
+}
+
+fn open_with(store: Arc<dyn Store>, cache: Option<&Path>) -> Result<Repo> {
+    Repo::open(store, Unlock::KeyFile(&KEY), cache, &fresh_env())
 }
 
 fn back_up(store: Arc<dyn Store>, path: &Path) -> Result<()> {
@@ -112,14 +116,17 @@ impl Garbage {
 
 /// Forgets all but the latest, then prunes.
 fn clean_up(store: Arc<dyn Store>) -> Result<PruneReport> {
-    let repo = open(store)?;
+    clean_up_with(&open(store)?)
+}
+
+fn clean_up_with(repo: &Repo) -> Result<PruneReport> {
     let snapshots = repo.snapshots()?;
     let old: Vec<_> = snapshots.iter().rev().skip(1).map(|info: &SnapshotInfo| info.id).collect();
     if !old.is_empty() {
         let options = ForgetOptions { reason: "test".to_owned(), ..ForgetOptions::default() };
-        forget::run(&repo, &old, &options, &Tally::default())?;
+        forget::run(repo, &old, &options, &Tally::default())?;
     }
-    prune::run(&repo, &NOW, &Tally::default())
+    prune::run(repo, &NOW, &Tally::default())
 }
 
 fn pack_bytes(store: &dyn Store) -> u64 {
@@ -225,4 +232,42 @@ fn every_call_of_a_local_store_in_a_forget_and_prune_fails_once() {
         }
     }
     println!("{} calls, {injected} faults", calls.len());
+}
+
+/// Cuts every file below a folder to nothing.
+fn cut_all(folder: &Path) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().map(|entry| entry.unwrap()) {
+        match entry.file_type().unwrap().is_dir() {
+            true => cut_all(&entry.path()),
+            false => std::fs::write(entry.path(), "").unwrap(),
+        }
+    }
+}
+
+/// What was proven when it was opened may be gone when it is read again: nothing is deleted on such ground.
+#[test]
+fn the_cached_index_is_cut_short_in_the_middle_of_a_prune() {
+    let template = MemoryStore::new();
+    let garbage = Garbage::make(&template);
+    let mut pruned = 0;
+    for number in (0..).step_by(6) {
+        let (store, cache) = (copy_objects(&template), memory_dir());
+        let (runs, done) = (cache.path().to_owned(), Arc::new(AtomicU64::new(0)));
+        let count = done.clone();
+        let cutting = FaultyStore::new(Arc::new(store.clone()), move |_, _, _| {
+            if count.fetch_add(1, Ordering::SeqCst) == number {
+                cut_all(&runs);
+            }
+            Fault::None
+        });
+        let context = format!("operation {number}");
+        let repo = open_with(Arc::new(cutting), Some(cache.path())).unwrap();
+        pruned += u64::from(clean_up_with(&repo).is_ok());
+        garbage.assert_clean(Arc::new(store.clone()), &context);
+        garbage.assert_restores(Arc::new(store), &context);
+        if done.load(Ordering::SeqCst) < number {
+            println!("{number} operations, {pruned} prunes went through");
+            return;
+        }
+    }
 }

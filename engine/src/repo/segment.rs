@@ -11,6 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
+use crate::error::Error;
 use crate::format::id::{ChunkId, ObjectHash};
 use crate::format::index::{Columns, Location, PackRow, Run, RunFrame};
 use crate::format::pack::BaseRow;
@@ -158,6 +159,12 @@ impl Segment {
     pub fn packs(&self) -> impl Iterator<Item = PackRow> + use<'_> {
         // They are proven when the segment is made.
         self.unproven().packs()
+    }
+
+    /// Why a row that was validated is not there any more.
+    pub fn cut_short(&self) -> Error {
+        let path = self.file.path().map(Path::to_owned).unwrap_or_default();
+        Error::Cache { path, source: io::ErrorKind::UnexpectedEof.into() }
     }
 
     /// Does this row have this id?

@@ -36,10 +36,9 @@ pub struct Frame {
 }
 
 /// The frames of one pack in the order in which they lie, from the positions of its chunks in a run.
-pub fn frames(segment: &Arc<Segment>, positions: impl Iterator<Item = u32>) -> Vec<Frame> {
-    let run = segment.run();
-    let place = |position| run.location(position).expect("validated with its run");
-    let mut places: Vec<_> = positions.map(place).collect();
+pub fn frames(segment: &Arc<Segment>, positions: impl Iterator<Item = u32>) -> Result<Vec<Frame>> {
+    let place = |position| segment.location(position).ok_or_else(|| segment.cut_short());
+    let mut places = positions.map(place).collect::<Result<Vec<_>>>()?;
     places
         .sort_unstable_by_key(|place| (place.frame.offset, place.frame_index, place.chunk.offset));
     let mut frames: Vec<Frame> = Vec::new();
@@ -48,7 +47,7 @@ pub fn frames(segment: &Arc<Segment>, positions: impl Iterator<Item = u32>) -> V
         let chunks = part.iter().map(|place| place.chunk).collect();
         frames.push(Frame { at: FrameAt::of(&copy), chunks });
     }
-    frames
+    Ok(frames)
 }
 
 impl Frame {

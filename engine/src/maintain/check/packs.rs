@@ -87,9 +87,7 @@ pub fn check(
     let mut met = HashSet::new();
     for (run, segment) in runs.names.iter().zip(runs.index.segments()) {
         let mut jobs = Vec::new();
-        for (positions, row) in
-            positions_by_pack(&segment.run()).into_iter().zip(segment.run().packs())
-        {
+        for (positions, row) in positions_by_pack(&segment)?.into_iter().zip(segment.packs()) {
             if !is_there(check, listing, control, run, &row, &bad) {
                 continue;
             }
@@ -104,6 +102,8 @@ pub fn check(
     bad.lock().expect("no panic holds this lock").unnamed_packs = jobs.len() as u64;
     jobs.sort_unstable_by_key(|job| job.row.id);
     check_jobs(check, fetcher, &jobs, &bad)?;
+    // Else what the cache lost under us would be told as damage of the store.
+    runs.index.stands()?;
     Ok(bad.into_inner().expect("no panic holds this lock"))
 }
 
@@ -127,13 +127,14 @@ fn unnamed_job(check: &Check, id: PackId, len: u64) -> Job {
 }
 
 /// For each pack of the run, the positions of its chunks.
-fn positions_by_pack(run: &Run) -> Vec<Vec<u32>> {
-    let mut positions = vec![Vec::new(); run.packs().count()];
-    for position in 0..run.len() {
-        let place = run.location(position).expect("validated when it was opened");
-        positions[place.frame.pack as usize].push(position);
+fn positions_by_pack(segment: &Segment) -> Result<Vec<Vec<u32>>> {
+    let mut positions = vec![Vec::new(); segment.packs().count()];
+    for position in 0..segment.run().len() {
+        let place = segment.location(position).ok_or_else(|| segment.cut_short())?;
+        let of_pack = positions.get_mut(place.frame.pack as usize);
+        of_pack.ok_or_else(|| segment.cut_short())?.push(position);
     }
-    positions
+    Ok(positions)
 }
 
 fn is_there(
@@ -180,7 +181,7 @@ fn check_pack(
             let agreed = agree(&run, &job.row, named, own);
             if check.findings.sort_suspect(&run, agreed, scope)?.is_err() {
                 // Which of them is wrong? What readers go by is what the run says.
-                let frames = data::frames(&named.segment, named.positions.iter().copied());
+                let frames = data::frames(&named.segment, named.positions.iter().copied())?;
                 data::look_at(check, fetcher, &frames, &mut damaged)?;
             }
         }
@@ -190,7 +191,7 @@ fn check_pack(
         }
         (_, None) => {}
     }
-    let frames = frames_to_read(check, fetcher, job, &own, is_rotten);
+    let frames = frames_to_read(check, fetcher, job, &own, is_rotten)?;
     let mut matches_name = true;
     if job.first && check.read_data {
         let reading = (&mut *scratch, &mut damaged);
@@ -214,16 +215,16 @@ fn frames_to_read(
     job: &Job,
     own: &Option<Arc<Segment>>,
     is_rotten: bool,
-) -> Vec<data::Frame> {
+) -> Result<Vec<data::Frame>> {
     let recorded = || fetcher.index().packs().has_damaged(&job.row.id);
     if !job.first || !(check.read_data || is_rotten || recorded()) {
-        return Vec::new();
+        return Ok(Vec::new());
     }
     // A pack whose directory is lost still gives its frames to whoever has the run.
     match (own, &job.named) {
         (Some(own), _) => data::frames(own, 0..own.run().len()),
         (None, Some(named)) => data::frames(&named.segment, named.positions.iter().copied()),
-        (None, None) => Vec::new(),
+        (None, None) => Ok(Vec::new()),
     }
 }
 
@@ -316,7 +317,7 @@ fn agree(name: &str, row: &PackRow, named: &NamedIn, own: &Segment) -> Result<()
         return differs("other chunks");
     }
     for position in &named.positions {
-        let place = run.location(*position).expect("validated when it was opened");
+        let place = run.location(*position).ok_or_else(|| named.segment.cut_short())?;
         let same = own.find(&place.chunk.id).any(|here| same(&run, &place, &own, &here));
         if !same {
             return differs(&format!("chunk {} lies elsewhere", place.chunk.id));

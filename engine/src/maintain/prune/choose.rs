@@ -67,7 +67,8 @@ pub fn choose(prune: &Prune, places: &Places, live: &Live) -> Result<Chosen> {
     // Alive in any copy: how much of each pack that would be tells which copy is better kept.
     let any = frame_bits(places);
     each_live_row(prune, places, live, &|segment, row, _| {
-        let place = places.segments[segment].run().location(row).expect("validated");
+        let held = &places.segments[segment];
+        let place = held.location(row).ok_or_else(|| held.cut_short())?;
         any[segment].set(place.frame_index);
         Ok(())
     })?;
@@ -180,10 +181,11 @@ fn usage(places: &Places, frames: &[Bits]) -> Uses {
     });
     for (segment, held) in places.segments.iter().enumerate() {
         let run = held.run();
-        let rows = held.packs().map(|row| packs.place(&row.id).expect("just entered"));
-        let rows: Vec<usize> = rows.collect();
+        let rows: Vec<_> = held.packs().map(|row| packs.place(&row.id)).collect();
         for (index, frame) in (0..).zip(run.frames()) {
-            let pack = &mut packs.0[rows[frame.pack as usize]];
+            // Its file may be cut short under us: then nothing of this is believed (`Index::stands`).
+            let Some(Some(pack)) = rows.get(frame.pack as usize) else { continue };
+            let pack = &mut packs.0[*pack];
             let is_live = frames[segment].has(index);
             if pack.segment == segment {
                 pack.frame_bytes += u64::from(frame.stored);

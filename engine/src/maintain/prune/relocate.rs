@@ -156,7 +156,8 @@ fn needed_offsets(
         let ids: Vec<PackId> = run.packs().map(|pack| pack.id).collect();
         for (index, frame) in (0..).zip(run.frames()) {
             if chosen.needs(segment, index)
-                && let Some(offsets) = needed.get_mut(&ids[frame.pack as usize])
+                && let Some(id) = ids.get(frame.pack as usize)
+                && let Some(offsets) = needed.get_mut(id)
             {
                 offsets.insert(frame.offset);
             }

@@ -22,6 +22,7 @@ use crate::repo::packer::{Packer, pack_name};
 use crate::repo::session::{Encoded, Session};
 use crate::repo::{InitOptions, Repo, init};
 use crate::store::LocalStore;
+use crate::sys::clock::process_cpu;
 use crate::watch::Tally;
 
 use super::{PruneOptions, run};
@@ -167,17 +168,17 @@ fn half_of_many_chunks_is_freed() {
         }
     });
     let before = anonymous_kib();
-    let started = Instant::now();
+    let (started, busy) = (Instant::now(), process_cpu());
     let options = PruneOptions { fence_after_ns: 0, ..PruneOptions::default() };
     let report = run(&repo, &options, &Tally::default()).unwrap();
-    let seconds = started.elapsed().as_secs_f64();
+    let (seconds, cpu) = (started.elapsed().as_secs_f64(), (process_cpu() - busy).as_secs_f64());
     done.store(true, Ordering::Relaxed);
     sampler.join().unwrap();
     let half = chunks.div_ceil(CHUNKS_PER_PACK) / 2;
     assert_eq!((report.packs_deleted, report.packs_moved), (half, 0), "{report:?}");
     let peak = peak.load(Ordering::Relaxed);
     println!(
-        "prune of {chunks} chunks in {} packs: {seconds:.1} s, anonymous memory at most {} MiB \
+        "prune of {chunks} chunks in {} packs: {seconds:.1} s (CPU {cpu:.1}), anonymous memory at most {} MiB \
          (before: {} MiB), {} packs deleted, {} runs merged",
         report.packs,
         peak >> 10,
