@@ -138,6 +138,23 @@ fn a_file_cut_short_after_it_was_proven_fools_nobody() {
     assert!(refused > kept.len(), "{refused}");
 }
 
+/// Ids are there, where they lie is gone: that reads as the first frame of the first pack, which may be relied on.
+#[test]
+fn a_frame_that_is_gone_is_no_frame_of_the_first_pack() {
+    let mut world = World::new();
+    let theirs = (3..40).map(|n| n * 3).collect::<Vec<_>>();
+    let (name, payload) = world.add([vec![1], theirs].concat());
+    let path = world.folder.path().join(format!("{name}.run"));
+    for pages in 0..payload.len() as u64 / 4096 {
+        let index = world.open(true).unwrap();
+        world.list(&[]).assert_same(&index, "before");
+        let whole = std::fs::read(&path).unwrap();
+        File::options().write(true).open(&path).unwrap().set_len(pages * 4096).unwrap();
+        world.list(&[]).assert_not_fooled(&index, &format!("cut to {pages} pages"));
+        std::fs::write(&path, whole).unwrap();
+    }
+}
+
 /// The file that could not be put together with others is not tried for ever.
 #[test]
 fn what_is_broken_is_not_in_the_way() {
