@@ -5,7 +5,7 @@ use std::fs::{File, OpenOptions};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{CHUNKS, Index, World, chunk_id, files, flip, run_of, world_of_many};
+use super::{CHUNKS, Index, PACKS, World, chunk_id, files, flip, pack_row, run_of, world_of_many};
 use crate::format::id::ChunkId;
 use crate::format::index::Run;
 use crate::repo::checked::{Checked, Writing};
@@ -142,8 +142,15 @@ fn a_file_cut_short_after_it_was_proven_fools_nobody() {
 #[test]
 fn a_frame_that_is_gone_is_no_frame_of_the_first_pack() {
     let mut world = World::new();
-    let theirs = (3..40).map(|n| n * 3).collect::<Vec<_>>();
-    let (name, payload) = world.add([vec![1], theirs].concat());
+    world.damaged.clear();
+    let theirs = (3..40).map(|n| n * 3);
+    let with = |ours: &u64| [*ours].into_iter().chain(theirs.clone()).collect::<Vec<_>>();
+    let is_first = |ours: &u64| {
+        let (_, payload) = run_of(&with(ours));
+        Run::new(&payload).unwrap().pack(0).unwrap().id == pack_row(*ours).id
+    };
+    let ours = (0..PACKS).filter(|n| n % 3 != 0 && n % 17 != 0).find(is_first).unwrap();
+    let (name, payload) = world.add(with(&ours));
     let path = world.folder.path().join(format!("{name}.run"));
     for pages in 0..payload.len() as u64 / 4096 {
         let index = world.open(true).unwrap();
