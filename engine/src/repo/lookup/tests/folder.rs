@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
+use std::path::Path;
 use std::sync::Arc;
 
-use super::{CHUNKS, Index, World, chunk_id, files, run_of, world_of_many};
+use super::{CHUNKS, Index, PACKS, World, chunk_id, files, flip, pack_row, run_of, world_of_many};
 use crate::format::id::ChunkId;
 use crate::format::index::Run;
-use crate::repo::checked::Writing;
+use crate::repo::checked::{Checked, Writing};
 use crate::repo::live::Places;
 use crate::repo::segment::Segment;
 use crate::sys::fault::{Fault, with_plan};
@@ -26,6 +27,45 @@ fn what_dead_writers_left_is_swept_and_what_is_being_written_is_not() {
     assert_eq!(world.files().len(), before.len() + 1, "{:?}", world.files());
     writing.finish(b"", b"strongroom test1", false).expect("nobody took it away");
     assert!(place("alive.run").exists());
+}
+
+#[test]
+fn a_range_is_proven_to_its_last_byte() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, kind) = (folder.path().join("a.run"), b"strongroom test1");
+    let data: Vec<u8> = (0..3 * 4096 + 100).map(|at| (at % 251) as u8).collect();
+    let mut writing = Writing::create(&path).unwrap();
+    writing.write(&data).unwrap();
+    drop(writing.finish(b"", kind, false).unwrap());
+    let whole = std::fs::read(&path).unwrap();
+    for broken in [5, 4096, 2 * 4096 + 4095, 3 * 4096 + 99] {
+        let mut bytes = whole.clone();
+        bytes[broken] ^= 1;
+        std::fs::write(&path, &bytes).unwrap();
+        let file = Checked::open(&path, kind).unwrap();
+        for (start, end) in [(0, 1), (4095, 4097), (0, 8193), (4096, 12288), (1, data.len())] {
+            let touched = (start / 4096..=(end - 1) / 4096).contains(&(broken / 4096));
+            let found = file.get(start..end);
+            assert_eq!(found, (!touched).then(|| &data[start..end]), "{broken} {start} {end}");
+        }
+        assert!(file.is_broken() && !path.exists() && file.get(0..data.len() + 1).is_none());
+    }
+}
+
+/// Without a table one is made of the run: of what is broken none can be.
+#[test]
+fn a_broken_run_without_a_table_is_fetched_again() {
+    let world = world_of_many();
+    let is = |path: &Path, end: &str| path.extension().is_some_and(|found| found == end);
+    let kept: Vec<_> = world.files().into_iter().filter(|path| !is(path, "tier")).collect();
+    let kept: Vec<_> = kept.into_iter().map(|path| (std::fs::read(&path).unwrap(), path)).collect();
+    let (whole, path) = kept.iter().max_by_key(|(whole, _)| whole.len()).unwrap();
+    for at in (0..whole.len()).step_by(whole.len() / 5) {
+        world.files().iter().for_each(|path| std::fs::remove_file(path).unwrap());
+        kept.iter().for_each(|(whole, path)| std::fs::write(path, whole).unwrap());
+        flip(Some(path), at);
+        world.list(&[]).assert_same(&world.open(false).unwrap(), &format!("bit at {at}"));
+    }
 }
 
 /// Every night of many small clients: a few chunks a run.
@@ -96,6 +136,30 @@ fn a_file_cut_short_after_it_was_proven_fools_nobody() {
         }
     }
     assert!(refused > kept.len(), "{refused}");
+}
+
+/// Ids are there, where they lie is gone: that reads as the first frame of the first pack, which may be relied on.
+#[test]
+fn a_frame_that_is_gone_is_no_frame_of_the_first_pack() {
+    let mut world = World::new();
+    world.damaged.clear();
+    let theirs = (3..40).map(|n| n * 3);
+    let with = |ours: &u64| [*ours].into_iter().chain(theirs.clone()).collect::<Vec<_>>();
+    let is_first = |ours: &u64| {
+        let (_, payload) = run_of(&with(ours));
+        Run::new(&payload).unwrap().pack(0).unwrap().id == pack_row(*ours).id
+    };
+    let ours = (0..PACKS).filter(|n| n % 3 != 0 && n % 17 != 0).find(is_first).unwrap();
+    let (name, payload) = world.add(with(&ours));
+    let path = world.folder.path().join(format!("{name}.run"));
+    for pages in 0..payload.len() as u64 / 4096 {
+        let index = world.open(true).unwrap();
+        world.list(&[]).assert_same(&index, "before");
+        let whole = std::fs::read(&path).unwrap();
+        File::options().write(true).open(&path).unwrap().set_len(pages * 4096).unwrap();
+        world.list(&[]).assert_not_fooled(&index, &format!("cut to {pages} pages"));
+        std::fs::write(&path, whole).unwrap();
+    }
 }
 
 /// The file that could not be put together with others is not tried for ever.
