@@ -192,8 +192,8 @@ fn a_directory_that_is_put_together_on_the_way_is_stored_as_if_all_were_at_hand(
     let source = tempfile::tempdir().unwrap();
     sample(source.path());
     let store = new_store(&Env::system(1));
-    // With twelve they take turns with the tools that chunks are stored with.
-    for threads in [1, 2, 5, 12] {
+    // Twenty take turns with the tools that chunks are stored with.
+    for threads in [1, 2, 5, 20] {
         let env = Env::system(threads);
         let repo = open(&store, None, &env);
         let report = back_up(&repo, source.path());
