@@ -226,7 +226,7 @@ pub fn walk(
     let mut device = None;
     while let Some(level) = stack.last_mut() {
         if work.ahead.is_full() {
-            // What the others wait for may be among these.
+            // Nothing is kept back while the walk stands still.
             gathered.hand_out()?;
             work.wait_for_room();
         }
