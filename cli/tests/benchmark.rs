@@ -1,5 +1,7 @@
 //! `strongroom benchmark`: that it says what it promises and leaves nothing behind. Not how fast anything is.
 
+mod support;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,15 +10,11 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use support::Done;
+
 /// A folder with a source, and on demand a repository in it.
 struct Place {
     folder: TempDir,
-}
-
-struct Done {
-    code: i32,
-    stdout: String,
-    stderr: String,
 }
 
 impl Place {
@@ -98,21 +96,6 @@ fn list(folder: &Path, found: &mut BTreeMap<PathBuf, u64>) {
 }
 
 impl Done {
-    #[track_caller]
-    fn exits(self, code: i32) -> Self {
-        assert_eq!(self.code, code, "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
-        self
-    }
-
-    #[track_caller]
-    fn objects(&self, kind: &str) -> Vec<Value> {
-        let parse = |line: &str| {
-            serde_json::from_str(line).unwrap_or_else(|error| panic!("no JSON, {error}: {line}"))
-        };
-        let objects = self.stdout.lines().map(parse);
-        objects.filter(|object: &Value| object["type"] == kind).collect()
-    }
-
     #[track_caller]
     fn only(&self, kind: &str) -> Value {
         let mut objects = self.objects(kind);

@@ -1,35 +1,18 @@
 //! `forget`, `hold` and `prune` as their users meet them: what is said, what exit codes tell, what is
 //! left in the repository's folder.
 
+mod support;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use serde_json::Value;
 use tempfile::TempDir;
+
+use support::Done;
 
 struct Bench {
     folder: TempDir,
-}
-
-struct Done {
-    code: i32,
-    stdout: String,
-    stderr: String,
-}
-
-impl Done {
-    #[track_caller]
-    fn exits(self, code: i32) -> Self {
-        assert_eq!(self.code, code, "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
-        self
-    }
-
-    #[track_caller]
-    fn objects(&self, kind: &str) -> Vec<Value> {
-        let objects = self.stdout.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-        objects.filter(|object| object["type"] == kind).collect()
-    }
 }
 
 impl Bench {
