@@ -89,8 +89,7 @@ impl Worker<'_> {
         let handle = dir.dir.as_ref().expect("its names were listed");
         if work.before.is_empty() && dir.names.kind(place) == Some(Kind::File) {
             // There is nothing to compare it with. Whatever else it has become is told below.
-            let opened =
-                handle.open_file(name).and_then(|file| fstat(&file).map(|stat| (file, stat)));
+            let opened = opened(handle, name);
             if let Some((file, stat)) = opened.ok().filter(|(_, stat)| stat.kind == Kind::File) {
                 work.current(&path);
                 work.count(Counter::BytesFound, stat.size);
@@ -148,8 +147,7 @@ impl Worker<'_> {
             Was::Absent => None,
         };
         let handle = dir.dir.as_ref().expect("its names were listed");
-        let opened = handle.open_file(name).and_then(|file| fstat(&file).map(|stat| (file, stat)));
-        match opened {
+        match opened(handle, name) {
             Ok((file, stat)) if stat.kind == Kind::File => {
                 self.open_file(dir, place, path, file, stat, was)
             }
@@ -305,6 +303,13 @@ impl Worker<'_> {
         }
         self.done(dir, place, Some(Done::Leaf(record)))
     }
+}
+
+/// With what it is now: the name may mean something else than when it was listed.
+fn opened(dir: &Dir, name: &[u8]) -> io::Result<(File, Stat)> {
+    let file = dir.open_file(name)?;
+    let stat = fstat(&file)?;
+    Ok((file, stat))
 }
 
 pub fn time(time: Time) -> TimeSpec {

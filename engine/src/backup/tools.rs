@@ -26,7 +26,8 @@ const CHUNK: usize = 3 * MIB / 2;
 /// Private, what zstd writes to, a second try, encoded, sealed, decoded again; and the four buffers of
 /// the numeric filter.
 const COPIES: usize = 10 * CHUNK;
-/// Of zstd: for plain data, planes, probes, decoding; and the one of a delta, while it runs.
+/// Of zstd, 0.1 to 0.6 MiB each: for plain data both ways, planes, the chooser's two, probes, decoding; and
+/// the one of a delta, while it runs.
 const CONTEXTS: usize = 3 * MIB + 4 * MIB;
 /// A bundle is given away when it has 768 KiB; the chunk that fills it is below 256.
 const BUNDLE: usize = MIB;
